@@ -1,0 +1,50 @@
+# Finds everything outside the project and says which package brings it where it is missing.
+
+find_program(PUZZLE_CCACHE ccache)
+if(PUZZLE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
+      "CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}" CCACHE_NOHASHDIR=1 "${PUZZLE_CCACHE}")
+endif()
+find_program(PUZZLE_LLD ld.lld)
+if(PUZZLE_LLD)
+  add_link_options(-fuse-ld=lld)
+endif()
+
+find_package(Threads REQUIRED)
+
+# puzzle_find_library(<target> <header> <library> <apt package>)
+function(puzzle_find_library target header library package)
+  find_path(PUZZLE_${target}_INCLUDE "${header}")
+  find_library(PUZZLE_${target}_LIBRARY "${library}")
+  if(NOT PUZZLE_${target}_INCLUDE OR NOT PUZZLE_${target}_LIBRARY)
+    message(FATAL_ERROR "${header} or lib${library} not found: apt-get install ${package}")
+  endif()
+  add_library(puzzle_dep_${target} INTERFACE)
+  target_link_libraries(puzzle_dep_${target} INTERFACE "${PUZZLE_${target}_LIBRARY}")
+endfunction()
+
+puzzle_find_library(yaml yaml-cpp/yaml.h yaml-cpp libyaml-cpp-dev)
+puzzle_find_library(xxhash xxhash.h xxhash libxxhash-dev)
+puzzle_find_library(sqlite sqlite3.h sqlite3 libsqlite3-dev)
+puzzle_find_library(pcre2 pcre2.h pcre2-8 libpcre2-dev)
+puzzle_find_library(utf8proc utf8proc.h utf8proc libutf8proc-dev)
+puzzle_find_library(zstd zstd.h zstd libzstd-dev)
+find_path(PUZZLE_JSON_INCLUDE nlohmann/json.hpp)
+if(NOT PUZZLE_JSON_INCLUDE)
+  message(FATAL_ERROR "nlohmann/json.hpp not found: apt-get install nlohmann-json3-dev")
+endif()
+
+find_package(Libtorch REQUIRED)
+find_package(Highs REQUIRED)
+
+# fmt comes from torch's headers everywhere, so that both sides of the torch line agree on one
+# version; a folder with nothing but that link keeps torch itself out of reach above the line.
+file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/fmt_include")
+file(CREATE_LINK "${PUZZLE_TORCH_DIR}/include/fmt" "${CMAKE_BINARY_DIR}/fmt_include/fmt" SYMBOLIC)
+add_library(puzzle_dep_fmt INTERFACE)
+target_include_directories(puzzle_dep_fmt SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/fmt_include")
+target_compile_definitions(puzzle_dep_fmt INTERFACE FMT_HEADER_ONLY=1)
+
+if(PUZZLE_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+endif()

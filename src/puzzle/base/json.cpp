@@ -1,0 +1,145 @@
+#include "puzzle/base/json.h"
+
+#include <cmath>
+#include <set>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/file.h"
+
+namespace puzzle {
+namespace {
+
+const Json* find_member(const Json& value, const char* key, const std::string& place) {
+  if (!value.is_object()) {
+    fail(ErrorKind::kFormat, "{}: found {} where an object with \"{}\" is expected", place,
+         value.type_name(), key);
+  }
+  const auto member = value.find(key);
+  return member == value.end() || member->is_null() ? nullptr : &*member;
+}
+
+const Json& require_member(const Json& value, const char* key, const std::string& place) {
+  const Json* member = find_member(value, key, place);
+  if (member == nullptr) {
+    fail(ErrorKind::kFormat, "{}: \"{}\" is missing", place, key);
+  }
+  return *member;
+}
+
+[[noreturn]] void fail_type(const Json& member, const char* key, const std::string& place,
+                            const char* expected) {
+  std::string found = member.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (found.size() > 80) {
+    found = found.substr(0, 77) + "...";
+  }
+  fail(ErrorKind::kFormat, "{}: \"{}\" is {}, expected {}", place, key, found, expected);
+}
+
+std::int64_t as_int(const Json& member, const char* key, const std::string& place) {
+  if (member.is_number_integer()) {
+    return member.get<std::int64_t>();
+  }
+  if (member.is_number_float()) {
+    const double number = member.get<double>();
+    if (std::floor(number) == number && std::abs(number) < 9e15) {
+      return static_cast<std::int64_t>(number);
+    }
+  }
+  fail_type(member, key, place, "a whole number");
+}
+
+double as_double(const Json& member, const char* key, const std::string& place) {
+  if (!member.is_number()) {
+    fail_type(member, key, place, "a number");
+  }
+  return member.get<double>();
+}
+
+std::string as_string(const Json& member, const char* key, const std::string& place) {
+  if (!member.is_string()) {
+    fail_type(member, key, place, "a string");
+  }
+  return member.get<std::string>();
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& place) {
+  // nlohmann keeps the last of two equal keys silently; a model file with two is broken.
+  std::vector<std::set<std::string>> keys;
+  std::string duplicate;
+  const Json::parser_callback_t watch = [&](int, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::object_start) {
+      keys.emplace_back();
+    } else if (event == Json::parse_event_t::object_end) {
+      keys.pop_back();
+    } else if (event == Json::parse_event_t::key && !keys.empty() &&
+               !keys.back().insert(parsed.get<std::string>()).second && duplicate.empty()) {
+      duplicate = parsed.get<std::string>();
+    }
+    return true;
+  };
+  Json value;
+  try {
+    value = Json::parse(text, watch);
+  } catch (const Json::exception& error) {
+    fail(ErrorKind::kFormat, "{}: not valid JSON: {}", place, error.what());
+  }
+  if (!duplicate.empty()) {
+    fail(ErrorKind::kFormat, "{}: the key \"{}\" stands twice in one object", place, duplicate);
+  }
+  return value;
+}
+
+Json load_json(const std::filesystem::path& path) {
+  return parse_json(read_text_file(path), path.string());
+}
+
+void save_json(const std::filesystem::path& path, const Json& value) {
+  write_text_file(path, value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+std::int64_t json_int(const Json& value, const char* key, const std::string& place) {
+  return as_int(require_member(value, key, place), key, place);
+}
+
+std::int64_t json_int(const Json& value, const char* key, const std::string& place,
+                      std::int64_t fallback) {
+  const Json* member = find_member(value, key, place);
+  return member == nullptr ? fallback : as_int(*member, key, place);
+}
+
+double json_double(const Json& value, const char* key, const std::string& place) {
+  return as_double(require_member(value, key, place), key, place);
+}
+
+double json_double(const Json& value, const char* key, const std::string& place, double fallback) {
+  const Json* member = find_member(value, key, place);
+  return member == nullptr ? fallback : as_double(*member, key, place);
+}
+
+bool json_bool(const Json& value, const char* key, const std::string& place, bool fallback) {
+  const Json* member = find_member(value, key, place);
+  if (member == nullptr) {
+    return fallback;
+  }
+  if (!member->is_boolean()) {
+    fail_type(*member, key, place, "true or false");
+  }
+  return member->get<bool>();
+}
+
+std::string json_string(const Json& value, const char* key, const std::string& place) {
+  return as_string(require_member(value, key, place), key, place);
+}
+
+std::string json_string(const Json& value, const char* key, const std::string& place,
+                        const std::string& fallback) {
+  const Json* member = find_member(value, key, place);
+  return member == nullptr ? fallback : as_string(*member, key, place);
+}
+
+}  // namespace puzzle

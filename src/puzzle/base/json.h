@@ -1,0 +1,35 @@
+// JSON files with errors that name the file and the path inside it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace puzzle {
+
+using Json = nlohmann::json;
+
+// Throws Error(kFormat) with line and column of the first mistake; duplicate keys are mistakes.
+[[nodiscard]] Json parse_json(std::string_view text, const std::string& place);
+[[nodiscard]] Json load_json(const std::filesystem::path& path);
+void save_json(const std::filesystem::path& path, const Json& value);
+
+// The member `key` of the object `value`, converted. `place` is the file, used in messages.
+// The two-argument-less forms throw Error(kFormat) if it is absent or of another type; the ones with
+// a fallback return it where the key is absent or null.
+[[nodiscard]] std::int64_t json_int(const Json& value, const char* key, const std::string& place);
+[[nodiscard]] std::int64_t json_int(const Json& value, const char* key, const std::string& place,
+                                    std::int64_t fallback);
+[[nodiscard]] double json_double(const Json& value, const char* key, const std::string& place);
+[[nodiscard]] double json_double(const Json& value, const char* key, const std::string& place,
+                                 double fallback);
+[[nodiscard]] bool json_bool(const Json& value, const char* key, const std::string& place,
+                             bool fallback);
+[[nodiscard]] std::string json_string(const Json& value, const char* key, const std::string& place);
+[[nodiscard]] std::string json_string(const Json& value, const char* key, const std::string& place,
+                                      const std::string& fallback);
+
+}  // namespace puzzle

@@ -1,0 +1,341 @@
+#include "puzzle/base/options.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <yaml-cpp/yaml.h>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/file.h"
+#include "puzzle/base/hash.h"
+#include "puzzle/base/strings.h"
+
+namespace puzzle {
+namespace {
+
+template <class... Ts>
+struct Overloaded : Ts... {
+  using Ts::operator()...;
+};
+template <class... Ts>
+Overloaded(Ts...) -> Overloaded<Ts...>;
+
+// Shortest text that reads back to the same bits.
+std::string number_text(double value) { return fmt::format("{}", value); }
+
+std::string quoted(const std::string& text) {
+  YAML::Emitter emitter;
+  emitter << YAML::DoubleQuoted << text;
+  return emitter.c_str();
+}
+
+template <class T, class F>
+std::string list_text(const std::vector<T>& values, F&& one) {
+  std::vector<std::string> parts;
+  parts.reserve(values.size());
+  for (const T& value : values) {
+    parts.push_back(one(value));
+  }
+  return "[" + join(parts, ", ") + "]";
+}
+
+std::string value_text(const OptionField::Value& value) {
+  return std::visit(
+      Overloaded{
+          [](const bool* v) { return std::string(*v ? "true" : "false"); },
+          [](const std::int64_t* v) { return fmt::format("{}", *v); },
+          [](const double* v) { return number_text(*v); },
+          [](const std::string* v) { return quoted(*v); },
+          [](const std::vector<std::int64_t>* v) {
+            return list_text(*v, [](std::int64_t x) { return fmt::format("{}", x); });
+          },
+          [](const std::vector<double>* v) { return list_text(*v, number_text); },
+          [](const std::vector<std::string>* v) { return list_text(*v, quoted); },
+      },
+      value);
+}
+
+struct FieldReader {
+  const OptionField& field;
+  const std::string& place;
+
+  [[noreturn]] void fail_value(const std::string& text, const std::string& expected) const {
+    fail(ErrorKind::kUsage, "{}: {} is '{}', expected {}", place, field.name, text, expected);
+  }
+
+  void check_range(double value, const std::string& text) const {
+    if (field.range && !(value >= field.range->first && value <= field.range->second)) {
+      fail_value(text, fmt::format("a number from {} to {}", number_text(field.range->first),
+                                   number_text(field.range->second)));
+    }
+  }
+
+  bool read_bool(const std::string& text) const {
+    const std::string word = lower(text);
+    if (word == "true" || word == "yes" || word == "on") {
+      return true;
+    }
+    if (word == "false" || word == "no" || word == "off") {
+      return false;
+    }
+    fail_value(text, "true or false");
+  }
+
+  std::int64_t read_int(const std::string& text) const {
+    std::string digits = text;
+    std::erase_if(digits, [](char c) { return c == '_' || c == '\''; });
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (error != std::errc() || end != digits.data() + digits.size()) {
+      fail_value(text, "a whole number");
+    }
+    check_range(static_cast<double>(value), text);
+    return value;
+  }
+
+  double read_double(const std::string& text) const {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || std::isnan(value)) {
+      fail_value(text, "a number");
+    }
+    check_range(value, text);
+    return value;
+  }
+
+  std::string read_string(const std::string& text) const {
+    if (!field.choices.empty() &&
+        std::find(field.choices.begin(), field.choices.end(), text) == field.choices.end()) {
+      fail_value(text, "one of " + join(field.choices, ", "));
+    }
+    return text;
+  }
+};
+
+std::string range_text(const OptionField& field) {
+  if (!field.choices.empty()) {
+    return join(field.choices, ", ");
+  }
+  if (!field.range) {
+    return "";
+  }
+  const bool open = field.range->second >= 1e15;
+  return open ? fmt::format("≥ {}", number_text(field.range->first))
+              : fmt::format("{} … {}", number_text(field.range->first),
+                            number_text(field.range->second));
+}
+
+}  // namespace
+
+OptionField& OptionList::push(std::string_view name, OptionField::Value value,
+                              std::string_view help) {
+  fields_.push_back({prefix_ + std::string(name), value, std::nullopt, {}, std::string(help)});
+  return fields_.back();
+}
+
+void OptionList::add(std::string_view name, bool& field, std::string_view help) {
+  push(name, &field, help);
+}
+void OptionList::add(std::string_view name, std::int64_t& field, Range<std::int64_t> range,
+                     std::string_view help) {
+  push(name, &field, help).range = {static_cast<double>(range.low), static_cast<double>(range.high)};
+}
+void OptionList::add(std::string_view name, double& field, Range<double> range,
+                     std::string_view help) {
+  push(name, &field, help).range = {range.low, range.high};
+}
+void OptionList::add(std::string_view name, std::string& field, std::string_view help) {
+  push(name, &field, help);
+}
+void OptionList::add(std::string_view name, std::string& field, Choices choices,
+                     std::string_view help) {
+  push(name, &field, help).choices = std::move(choices.values);
+}
+void OptionList::add(std::string_view name, std::vector<std::int64_t>& field,
+                     Range<std::int64_t> range, std::string_view help) {
+  push(name, &field, help).range = {static_cast<double>(range.low), static_cast<double>(range.high)};
+}
+void OptionList::add(std::string_view name, std::vector<double>& field, Range<double> range,
+                     std::string_view help) {
+  push(name, &field, help).range = {range.low, range.high};
+}
+void OptionList::add(std::string_view name, std::vector<std::string>& field,
+                     std::string_view help) {
+  push(name, &field, help);
+}
+void OptionList::add(std::string_view name, std::vector<std::string>& field, Choices choices,
+                     std::string_view help) {
+  push(name, &field, help).choices = std::move(choices.values);
+}
+
+void OptionList::set_values(const std::string& name, const std::vector<std::string>& values,
+                            bool is_list, const std::string& place) {
+  const auto field = std::find_if(fields_.begin(), fields_.end(),
+                                  [&](const OptionField& f) { return f.name == name; });
+  if (field == fields_.end()) {
+    std::vector<std::string> names;
+    names.reserve(fields_.size());
+    for (const OptionField& f : fields_) {
+      names.push_back(f.name);
+    }
+    const std::string close = nearest(name, names);
+    fail(ErrorKind::kUsage, "{}: there is no option {}{}", place, name,
+         close.empty() ? "; docs/options.md lists all" : "; did you mean " + close + "?");
+  }
+  const FieldReader reader{*field, place};
+  const auto one = [&]() -> const std::string& {
+    if (is_list || values.size() != 1) {
+      reader.fail_value(join(values, ", "), "one value");
+    }
+    return values.front();
+  };
+  const auto all = [&](auto& target, auto&& read) {
+    target.clear();
+    for (const std::string& value : values) {
+      target.push_back(read(value));
+    }
+  };
+  std::visit(
+      Overloaded{
+          [&](bool* v) { *v = reader.read_bool(one()); },
+          [&](std::int64_t* v) { *v = reader.read_int(one()); },
+          [&](double* v) { *v = reader.read_double(one()); },
+          [&](std::string* v) { *v = reader.read_string(one()); },
+          [&](std::vector<std::int64_t>* v) {
+            all(*v, [&](const std::string& x) { return reader.read_int(x); });
+          },
+          [&](std::vector<double>* v) {
+            all(*v, [&](const std::string& x) { return reader.read_double(x); });
+          },
+          [&](std::vector<std::string>* v) {
+            all(*v, [&](const std::string& x) { return reader.read_string(x); });
+          },
+      },
+      field->value);
+}
+
+void OptionList::set(const std::string& name, const std::string& text, const std::string& place) {
+  std::string_view body = trim(text);
+  const bool is_list = body.size() >= 2 && body.front() == '[' && body.back() == ']';
+  const auto field = std::find_if(fields_.begin(), fields_.end(),
+                                  [&](const OptionField& f) { return f.name == name; });
+  const bool wants_list =
+      field != fields_.end() && field->value.index() >= 4;  // the vector alternatives
+  if (!wants_list) {
+    set_values(name, {std::string(body)}, false, place);
+    return;
+  }
+  if (is_list) {
+    body = trim(body.substr(1, body.size() - 2));
+  }
+  std::vector<std::string> values;
+  if (!body.empty()) {
+    for (const std::string& part : split(body, ',')) {
+      std::string_view item = trim(part);
+      if (item.size() >= 2 && (item.front() == '"' || item.front() == '\'') &&
+          item.back() == item.front()) {
+        item = item.substr(1, item.size() - 2);
+      }
+      values.emplace_back(item);
+    }
+  }
+  set_values(name, values, true, place);
+}
+
+void OptionList::set_assignment(const std::string& assignment) {
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string::npos) {
+    fail(ErrorKind::kUsage, "--set {}: expected name=value", assignment);
+  }
+  const std::string name(trim(std::string_view(assignment).substr(0, equals)));
+  set(name, assignment.substr(equals + 1), "--set");
+}
+
+void OptionList::load_yaml(const std::filesystem::path& path) {
+  const std::string text = read_text_file(path);
+  YAML::Node root;
+  try {
+    root = YAML::Load(text);
+  } catch (const YAML::Exception& error) {
+    fail(ErrorKind::kUsage, "{}: not valid YAML: {}", path.string(), error.what());
+  }
+  if (root.IsNull()) {
+    return;
+  }
+  const auto walk = [&](const auto& self, const YAML::Node& node, const std::string& prefix) -> void {
+    if (!node.IsMap()) {
+      fail(ErrorKind::kUsage, "{}:{}: found a value where a section of options is expected",
+           path.string(), node.Mark().line + 1);
+    }
+    std::vector<std::string> seen;
+    for (const auto& entry : node) {
+      const auto key = entry.first.as<std::string>();
+      const std::string name = prefix.empty() ? key : prefix + "." + key;
+      const std::string place = fmt::format("{}:{}", path.string(), entry.first.Mark().line + 1);
+      if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
+        fail(ErrorKind::kUsage, "{}: {} stands twice", place, name);
+      }
+      seen.push_back(key);
+      if (entry.second.IsMap()) {
+        self(self, entry.second, name);
+      } else if (entry.second.IsSequence()) {
+        std::vector<std::string> values;
+        for (const auto& item : entry.second) {
+          if (!item.IsScalar()) {
+            fail(ErrorKind::kUsage, "{}: {} holds something other than plain values", place, name);
+          }
+          values.push_back(item.Scalar());
+        }
+        set_values(name, values, true, place);
+      } else if (entry.second.IsScalar()) {
+        set(name, entry.second.Scalar(), place);
+      } else {
+        fail(ErrorKind::kUsage, "{}: {} has no value", place, name);
+      }
+    }
+  };
+  walk(walk, root, "");
+}
+
+std::string OptionList::to_yaml() const {
+  std::string text;
+  std::vector<std::string> open;
+  for (const OptionField& field : fields_) {
+    std::vector<std::string> path = split(field.name, '.');
+    const std::string leaf = path.back();
+    path.pop_back();
+    std::size_t common = 0;
+    while (common < path.size() && common < open.size() && path[common] == open[common]) {
+      ++common;
+    }
+    for (std::size_t depth = common; depth < path.size(); ++depth) {
+      text += std::string(2 * depth, ' ') + path[depth] + ":\n";
+    }
+    open = path;
+    text += std::string(2 * path.size(), ' ') + leaf + ": " + value_text(field.value) + "\n";
+  }
+  return text;
+}
+
+std::string OptionList::to_markdown() const {
+  std::string text = "| option | default | allowed | meaning |\n| --- | --- | --- | --- |\n";
+  for (const OptionField& field : fields_) {
+    text += fmt::format("| `{}` | `{}` | {} | {} |\n", field.name, value_text(field.value),
+                        range_text(field), field.help);
+  }
+  return text;
+}
+
+void OptionList::add_to_key(KeyBuilder& key, std::string_view prefix) const {
+  for (const OptionField& field : fields_) {
+    if (field.name.starts_with(prefix)) {
+      key.add(field.name, value_text(field.value));
+    }
+  }
+}
+
+}  // namespace puzzle

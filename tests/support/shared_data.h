@@ -1,0 +1,31 @@
+// Data that is not part of the project: PUZZLE_DATA, or ../shared/data beside the checkout.
+#pragma once
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include <gtest/gtest.h>
+
+namespace puzzle::test {
+
+inline std::filesystem::path shared_data(const std::string& name) {
+  const char* folder = std::getenv("PUZZLE_DATA");
+  const std::filesystem::path root = folder != nullptr
+                                         ? std::filesystem::path(folder)
+                                         : std::filesystem::path(PUZZLE_SOURCE_DIR) / "../shared/data";
+  return root / name;
+}
+
+// The real parent, fetched by tools/setup.sh.
+inline std::filesystem::path parent_gguf() {
+  return std::filesystem::path(PUZZLE_SOURCE_DIR) / ".cache/SmolLM2-135M-Instruct.Q4_1.gguf";
+}
+
+}  // namespace puzzle::test
+
+#define PUZZLE_REQUIRE_FILE(path)                                            \
+  if (!std::filesystem::exists(path)) {                                      \
+    GTEST_SKIP() << std::filesystem::path(path).string() << " is not there"; \
+  }                                                                          \
+  static_assert(true, "needs a semicolon")
