@@ -10,13 +10,13 @@ import sys
 # layer -> layers it may include (besides itself)
 BELOW = {
     "base": [],
-    "arch": ["base"],
+    "arch": ["base", "formats"],
     "formats": ["base"],
     "mip": ["base"],
     "text": ["base", "formats"],
-    "engine": ["base", "arch"],
-    "results": ["base", "arch"],
-    "report": ["base", "arch", "results"],
+    "engine": ["base", "formats", "arch"],
+    "results": ["base", "formats", "arch"],
+    "report": ["base", "formats", "arch", "results"],
     # torch line
     "tensor": ["base", "formats"],
     "dist": ["base", "tensor"],

@@ -1,0 +1,65 @@
+// A Llama-type model as data: what its tensors are shaped like and what it computes. Parent and child
+// are the same type; a parent's layers are merely all alike.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "puzzle/arch/block_spec.h"
+
+namespace puzzle {
+
+class KeyBuilder;
+
+enum class RopeKind { kDefault, kLinear, kLlama3, kYarn };
+
+// Rotary position embedding (formats.md 10, table RoPE). Fields beyond `theta` matter only to the kinds
+// that use them.
+struct RopeSpec {
+  RopeKind kind = RopeKind::kDefault;
+  double theta = 10000.0;
+  double factor = 1.0;                    // linear, llama3, yarn
+  double low_frequency_factor = 1.0;      // llama3
+  double high_frequency_factor = 4.0;     // llama3
+  std::int64_t original_context = 0;      // llama3, yarn; tokens
+  double beta_fast = 32.0;                // yarn
+  double beta_slow = 1.0;                 // yarn
+  double attention_factor = 0.0;          // yarn; 0 = 0.1 ln(factor) + 1
+  bool truncate = true;                   // yarn: floor/ceil of the ramp's ends
+
+  bool operator==(const RopeSpec&) const = default;
+};
+
+struct ModelSpec {
+  std::string family = "llama";  // "llama"; the only one that issue 3 reads
+  std::string name;              // for people: general.name or the folder's name
+  std::int64_t hidden_size = 0;  // D
+  std::int64_t num_heads = 0;    // H, query heads of every attention
+  std::int64_t head_dim = 0;     // E; H * E need not equal D
+  std::int64_t vocab_size = 0;   // V, rows of the embedding; may exceed the tokenizer's count
+  std::int64_t context_length = 0;
+  double rms_norm_eps = 1e-5;
+  bool tie_embeddings = false;
+  bool attention_bias = false;         // on q, k, v
+  bool attention_output_bias = false;  // on o
+  bool mlp_bias = false;               // on gate, up, down
+  RopeSpec rope;
+  std::int64_t bos_token = -1;          // -1 = none
+  std::vector<std::int64_t> eos_tokens;
+  Architecture layers;
+
+  [[nodiscard]] std::int64_t num_layers() const { return static_cast<std::int64_t>(layers.size()); }
+  bool operator==(const ModelSpec&) const = default;
+};
+
+// Checks that the numbers make a model (positive, KV heads divide heads, even head width, …).
+// `place` opens the message. Throws Error(kFormat).
+void check_model_spec(const ModelSpec& spec, const std::string& place);
+
+// The same model with other layers.
+[[nodiscard]] ModelSpec with_layers(ModelSpec spec, Architecture layers);
+
+void add_model_spec_to_key(KeyBuilder& key, const ModelSpec& spec);
+
+}  // namespace puzzle

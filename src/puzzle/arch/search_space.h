@@ -1,0 +1,41 @@
+// Which variants are allowed in each layer.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "puzzle/arch/model_spec.h"
+
+namespace puzzle {
+
+class OptionList;
+
+struct SearchSpaceOptions {
+  std::vector<std::string> attention = {"parent", "divisors", "linear", "none"};
+  std::vector<std::string> ffn = {"parent", "0.75", "0.5", "0.25", "0.1", "linear", "none"};
+  std::int64_t ffn_multiple = 32;         // fractions are rounded to a multiple of it
+  std::vector<std::int64_t> skip_layers;  // layers that keep the parent's block
+
+  void visit(OptionList& list);
+};
+
+struct LayerSpace {
+  std::vector<AttentionSpec> attention;  // the parent's first, then as given; no duplicates
+  std::vector<FfnSpec> ffn;
+};
+
+struct SearchSpace {
+  std::vector<LayerSpace> layers;
+
+  [[nodiscard]] std::int64_t num_blocks() const;  // Σ attention × ffn over layers
+  [[nodiscard]] double log10_architectures() const;
+};
+
+// Resolves the options against a parent: "parent", "kvN", "divisors" (every proper divisor of the
+// parent's KV heads), "linear", "none"; FFN "parent", a fraction of the parent's width ("0.5"), "wN",
+// "linear", "none". Throws Error(kUsage) for a name it does not know, KV heads that do not divide the
+// parent's, or a width above the parent's.
+[[nodiscard]] SearchSpace make_search_space(const SearchSpaceOptions& options, const ModelSpec& parent);
+
+}  // namespace puzzle
