@@ -24,8 +24,8 @@ inline std::filesystem::path parent_gguf() {
 
 }  // namespace puzzle::test
 
-#define PUZZLE_REQUIRE_FILE(path)                                            \
-  if (!std::filesystem::exists(path)) {                                      \
-    GTEST_SKIP() << std::filesystem::path(path).string() << " is not there"; \
+#define PUZZLE_REQUIRE_FILE(file)                                            \
+  if (!std::filesystem::exists(file)) {                                      \
+    GTEST_SKIP() << std::filesystem::path(file).string() << " is not there"; \
   }                                                                          \
   static_assert(true, "needs a semicolon")
