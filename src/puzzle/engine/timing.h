@@ -1,0 +1,51 @@
+// Robust medians of repeated measurements, for every engine that runs something.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace puzzle {
+
+class OptionList;
+
+struct TimingPolicy {
+  std::int64_t warmup_calls = 1;  // not counted
+  std::int64_t samples = 5;       // counted calls per round
+  double max_spread = 0.1;        // a round is quiet if (p90 - p10) / median is at most this
+  std::int64_t max_rounds = 3;    // rounds until one is quiet
+  double max_seconds = 60.0;      // no further call once this long has passed since the first one
+                                  // began; one counted call is always made
+
+  void visit(OptionList& list);
+};
+
+struct Timing {
+  double median_s = 0.0;
+  double p10_s = 0.0;
+  double p90_s = 0.0;
+  std::int64_t samples = 0;  // of the round reported; fewer than asked for if time ran out
+  std::int64_t rounds = 0;   // made in all
+  bool is_quiet = false;     // within max_spread
+
+  // (p90 - p10) / median; 0 for a median of 0.
+  [[nodiscard]] double spread() const;
+};
+
+// Linear interpolation between order statistics; `fraction` in [0, 1]. `values` must not be empty.
+[[nodiscard]] double quantile(std::vector<double> values, double fraction);
+
+// Calls `run_once` (which returns the seconds it took, by whatever clock it trusts) in rounds of
+// `policy.samples` until a round is quiet, and reports the quietest round: other processes only
+// ever disturb, so the least disturbed round is the best estimate. Throws Error(kNumeric) for a
+// negative or non-finite time; passes on what `run_once` throws, and Error(kInterrupted) between
+// calls.
+[[nodiscard]] Timing measure_seconds(const std::function<double()>& run_once,
+                                     const TimingPolicy& policy);
+
+// The same for a call that yields several times, always equally many (e.g. prefill and step). A
+// round is as noisy as the noisiest of them.
+[[nodiscard]] std::vector<Timing> measure_all_seconds(
+    const std::function<std::vector<double>()>& run_once, const TimingPolicy& policy);
+
+}  // namespace puzzle
