@@ -14,8 +14,10 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -101,6 +103,8 @@ class GgufWriter {
 
   std::vector<std::pair<std::string, GgufValue>> metadata_;
   std::vector<TensorToWrite> tensors_;
+  std::set<std::string> key_names_;
+  std::set<std::string> tensor_names_;
 };
 
 }  // namespace puzzle

@@ -40,7 +40,12 @@ struct TensorToWrite {
   std::function<void(const ByteSink&)> produce;
 };
 
-// Writes the bytes of one tensor to an open file, checked against `expected` bytes.
+// For readers: throws Error(kFormat) that `place` has no tensor `name`, with the nearest of
+// `names`.
+[[noreturn]] void fail_missing_tensor(const std::string& place, std::string_view name,
+                                      const std::vector<std::string>& names);
+
+// For writers: writes the bytes of one tensor, checked to be `expected` bytes.
 void write_tensor_bytes(AtomicFile& file, const TensorToWrite& tensor, std::uint64_t expected);
 
 }  // namespace puzzle

@@ -1,0 +1,430 @@
+#include "puzzle/formats/gguf_quant.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "puzzle/base/error.h"
+
+// This file is compiled without contraction of a*b+c to fused operations, so that results do not
+// depend on the machine. Blocks are copied to local arrays first: bytes may alias floats, locals do
+// not, and then the inner loops vectorise.
+
+namespace puzzle {
+namespace {
+
+constexpr std::size_t kBlock = 32;
+constexpr std::size_t kSuperBlock = 256;
+
+template <class T>
+T load(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(T));
+  return value;
+}
+
+float load_f16(const std::byte* from) { return f16_to_float(load<std::uint16_t>(from)); }
+
+template <std::size_t kCount>
+using Bytes = std::array<std::uint8_t, kCount>;
+
+// ---- decoders of one block: `in` holds its bytes, `out` takes its elements ----
+
+// f16 scale | 32 x i8
+void decode_q8_0(const std::byte* in, float* out) {
+  const float scale = load_f16(in);
+  const auto q = load<std::array<std::int8_t, kBlock>>(in + 2);
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    out[i] = scale * static_cast<float>(q[i]);
+  }
+}
+
+// f16 scale | 16 bytes: element i low, element i + 16 high
+void decode_q4_0(const std::byte* in, float* out) {
+  const float scale = load_f16(in);
+  const auto q = load<Bytes<kBlock / 2>>(in + 2);
+  for (std::size_t i = 0; i < kBlock / 2; ++i) {
+    out[i] = scale * static_cast<float>((q[i] & 15) - 8);
+    out[i + kBlock / 2] = scale * static_cast<float>((q[i] >> 4) - 8);
+  }
+}
+
+// f16 scale | f16 minimum | as Q4_0
+void decode_q4_1(const std::byte* in, float* out) {
+  const float scale = load_f16(in);
+  const float minimum = load_f16(in + 2);
+  const auto q = load<Bytes<kBlock / 2>>(in + 4);
+  for (std::size_t i = 0; i < kBlock / 2; ++i) {
+    out[i] = scale * static_cast<float>(q[i] & 15) + minimum;
+    out[i + kBlock / 2] = scale * static_cast<float>(q[i] >> 4) + minimum;
+  }
+}
+
+// The 5-bit values of Q5_0 and Q5_1: fifth bits as one u32, bit i for element i | as Q4_0
+std::array<std::int32_t, kBlock> load_5_bits(const std::byte* in) {
+  const auto high = load<std::uint32_t>(in);
+  const auto low = load<Bytes<kBlock / 2>>(in + 4);
+  std::array<std::int32_t, kBlock> values;
+  for (std::size_t i = 0; i < kBlock / 2; ++i) {
+    values[i] = static_cast<std::int32_t>((low[i] & 15U) | (((high >> i) & 1U) << 4U));
+    values[i + kBlock / 2] =
+        static_cast<std::int32_t>((low[i] >> 4U) | (((high >> (i + kBlock / 2)) & 1U) << 4U));
+  }
+  return values;
+}
+
+// f16 scale | 5-bit values
+void decode_q5_0(const std::byte* in, float* out) {
+  const float scale = load_f16(in);
+  const auto q = load_5_bits(in + 2);
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    out[i] = scale * static_cast<float>(q[i] - 16);
+  }
+}
+
+// f16 scale | f16 minimum | 5-bit values
+void decode_q5_1(const std::byte* in, float* out) {
+  const float scale = load_f16(in);
+  const float minimum = load_f16(in + 2);
+  const auto q = load_5_bits(in + 4);
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    out[i] = scale * static_cast<float>(q[i]) + minimum;
+  }
+}
+
+// Scales of the eight groups of 32 in Q4_K and Q5_K: f16 d | f16 dmin | 12 bytes holding eight
+// 6-bit scales and eight 6-bit minima; groups 4..7 keep their low 4 bits in bytes 8..11 and borrow
+// the upper bits of bytes 0..7 for the rest.
+struct GroupScales {
+  std::array<float, 8> scale;
+  std::array<float, 8> minimum;
+};
+
+GroupScales load_group_scales(const std::byte* in) {
+  const float d = load_f16(in);
+  const float d_min = load_f16(in + 2);
+  const auto packed = load<Bytes<12>>(in + 4);
+  GroupScales groups;
+  for (std::size_t g = 0; g < 4; ++g) {
+    const int scale_low = packed[g] & 63;
+    const int minimum_low = packed[g + 4] & 63;
+    const int scale_high = (packed[g + 8] & 15) | ((packed[g] >> 6) << 4);
+    const int minimum_high = (packed[g + 8] >> 4) | ((packed[g + 4] >> 6) << 4);
+    groups.scale[g] = d * static_cast<float>(scale_low);
+    groups.minimum[g] = d_min * static_cast<float>(minimum_low);
+    groups.scale[g + 4] = d * static_cast<float>(scale_high);
+    groups.minimum[g + 4] = d_min * static_cast<float>(minimum_high);
+  }
+  return groups;
+}
+
+// group scales (16 bytes) | 128 bytes: each 32 bytes hold one group low and the next one high
+void decode_q4_k(const std::byte* in, float* out) {
+  const GroupScales groups = load_group_scales(in);
+  for (std::size_t pair = 0; pair < 4; ++pair) {
+    const auto q = load<Bytes<32>>(in + 16 + 32 * pair);
+    const std::size_t g = 2 * pair;
+    float* values = out + 64 * pair;
+    for (std::size_t i = 0; i < 32; ++i) {
+      values[i] = groups.scale[g] * static_cast<float>(q[i] & 15) - groups.minimum[g];
+      values[i + 32] = groups.scale[g + 1] * static_cast<float>(q[i] >> 4) - groups.minimum[g + 1];
+    }
+  }
+}
+
+// group scales (16 bytes) | 32 bytes of fifth bits, bit g of byte i for element i of group g | as
+// Q4_K
+void decode_q5_k(const std::byte* in, float* out) {
+  const GroupScales groups = load_group_scales(in);
+  const auto high = load<Bytes<32>>(in + 16);
+  for (std::size_t pair = 0; pair < 4; ++pair) {
+    const auto q = load<Bytes<32>>(in + 48 + 32 * pair);
+    const std::size_t g = 2 * pair;
+    float* values = out + 64 * pair;
+    for (std::size_t i = 0; i < 32; ++i) {
+      const int first = (q[i] & 15) | (((high[i] >> g) & 1) << 4);
+      const int second = (q[i] >> 4) | (((high[i] >> (g + 1)) & 1) << 4);
+      values[i] = groups.scale[g] * static_cast<float>(first) - groups.minimum[g];
+      values[i + 32] = groups.scale[g + 1] * static_cast<float>(second) - groups.minimum[g + 1];
+    }
+  }
+}
+
+// 128 bytes of low 4 bits | 64 bytes of high 2 bits | 16 x i8 scales of 16 elements | f16 d
+void decode_q6_k(const std::byte* in, float* out) {
+  const auto scales = load<std::array<std::int8_t, 16>>(in + 192);
+  const float d = load_f16(in + 208);
+  for (std::size_t half = 0; half < 2; ++half) {
+    const auto low = load<Bytes<64>>(in + 64 * half);
+    const auto high = load<Bytes<32>>(in + 128 + 32 * half);
+    for (std::size_t part = 0; part < 4; ++part) {
+      const std::size_t low_offset = 32 * (part % 2);
+      const std::size_t low_shift = 4 * (part / 2);
+      float* values = out + 128 * half + 32 * part;
+      for (std::size_t side = 0; side < 2; ++side) {
+        const float scale = d * static_cast<float>(scales[8 * half + 2 * part + side]);
+        for (std::size_t i = 16 * side; i < 16 * side + 16; ++i) {
+          const int q =
+              ((low[low_offset + i] >> low_shift) & 15) | (((high[i] >> (2 * part)) & 3) << 4);
+          values[i] = scale * static_cast<float>(q - 32);
+        }
+      }
+    }
+  }
+}
+
+void decode_f32(const std::byte* in, float* out) { std::memcpy(out, in, kBlock * sizeof(float)); }
+
+void decode_f16(const std::byte* in, float* out) {
+  const auto values = load<std::array<std::uint16_t, kBlock>>(in);
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    out[i] = f16_to_float(values[i]);
+  }
+}
+
+void decode_bf16(const std::byte* in, float* out) {
+  const auto values = load<std::array<std::uint16_t, kBlock>>(in);
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    out[i] = bf16_to_float(values[i]);
+  }
+}
+
+template <auto kDecode, std::size_t kElements, std::size_t kBytes>
+void decode_blocks(const std::byte* in, float* out, std::size_t count) {
+  const std::size_t blocks = count / kElements;
+  for (std::size_t block = 0; block < blocks; ++block) {
+    kDecode(in + block * kBytes, out + block * kElements);
+  }
+  const std::size_t rest = count - blocks * kElements;  // plain types only
+  if (rest > 0) {
+    std::array<std::byte, kBytes> bytes = {};
+    std::array<float, kElements> values;
+    std::memcpy(bytes.data(), in + blocks * kBytes, rest * (kBytes / kElements));
+    kDecode(bytes.data(), values.data());
+    std::copy_n(values.data(), rest, out + blocks * kElements);
+  }
+}
+
+using Decoder = void (*)(const std::byte*, float*, std::size_t);
+
+Decoder find_decoder(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return decode_blocks<decode_f32, kBlock, 4 * kBlock>;
+    case DType::kF16:
+      return decode_blocks<decode_f16, kBlock, 2 * kBlock>;
+    case DType::kBF16:
+      return decode_blocks<decode_bf16, kBlock, 2 * kBlock>;
+    case DType::kQ8_0:
+      return decode_blocks<decode_q8_0, kBlock, 34>;
+    case DType::kQ4_0:
+      return decode_blocks<decode_q4_0, kBlock, 18>;
+    case DType::kQ4_1:
+      return decode_blocks<decode_q4_1, kBlock, 20>;
+    case DType::kQ5_0:
+      return decode_blocks<decode_q5_0, kBlock, 22>;
+    case DType::kQ5_1:
+      return decode_blocks<decode_q5_1, kBlock, 24>;
+    case DType::kQ4_K:
+      return decode_blocks<decode_q4_k, kSuperBlock, 144>;
+    case DType::kQ5_K:
+      return decode_blocks<decode_q5_k, kSuperBlock, 176>;
+    case DType::kQ6_K:
+      return decode_blocks<decode_q6_k, kSuperBlock, 210>;
+    default:
+      return nullptr;
+  }
+}
+
+// ---- encoders of one block: `in` holds its elements, `out` takes its bytes ----
+
+template <class T>
+void store(std::byte* to, const T& value) {
+  std::memcpy(to, &value, sizeof(T));
+}
+
+// A scale or minimum as f16; its block must stay decodable.
+void store_f16(std::byte* to, float value) {
+  const std::uint16_t half = float_to_f16(value);
+  if ((half & 0x7c00U) == 0x7c00U) {
+    fail(ErrorKind::kNumeric, "a block scale of {} does not fit into F16; values are too large",
+         value);
+  }
+  store(to, half);
+}
+
+void check_finite(const float* values) {
+  std::uint32_t largest = 0;
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU);
+  }
+  if (largest >= 0x7f800000U) {
+    fail(ErrorKind::kNumeric, "a value to quantise is not finite");
+  }
+}
+
+// 1 / scale; 0 where that overflows, since such a scale is 0 in F16 anyway.
+float inverse_scale(float scale) {
+  const float inverse = 1.0F / scale;
+  return std::isfinite(inverse) ? inverse : 0.0F;
+}
+
+void store_nibbles(std::byte* to, const std::array<std::uint8_t, kBlock>& values) {
+  Bytes<kBlock / 2> packed;
+  for (std::size_t i = 0; i < kBlock / 2; ++i) {
+    packed[i] = static_cast<std::uint8_t>(values[i] | (values[i + kBlock / 2] << 4));
+  }
+  store(to, packed);
+}
+
+void encode_q8_0(const float* in, std::byte* out) {
+  float largest = 0.0F;
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    largest = std::max(largest, std::abs(in[i]));
+  }
+  const float scale = largest / 127.0F;
+  const float inverse = inverse_scale(scale);
+  std::array<std::int8_t, kBlock> q;
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    // Half away from zero.
+    const float value = in[i] * inverse;
+    const auto whole = static_cast<std::int32_t>(value);
+    const float fraction = value - static_cast<float>(whole);
+    q[i] = static_cast<std::int8_t>(whole + static_cast<std::int32_t>(fraction >= 0.5F) -
+                                    static_cast<std::int32_t>(fraction <= -0.5F));
+  }
+  store_f16(out, scale);
+  store(out + 2, q);
+}
+
+void encode_q4_0(const float* in, std::byte* out) {
+  // The first of the values of largest magnitude becomes exactly -8 scales.
+  float extreme = 0.0F;
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    extreme = std::abs(in[i]) > std::abs(extreme) ? in[i] : extreme;
+  }
+  const float scale = extreme / -8.0F;
+  const float inverse = inverse_scale(scale);
+  std::array<std::uint8_t, kBlock> q;
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    const auto value = static_cast<std::int32_t>(in[i] * inverse + 8.5F);
+    q[i] = static_cast<std::uint8_t>(std::min(15, value));
+  }
+  store_f16(out, scale);
+  store_nibbles(out + 2, q);
+}
+
+void encode_q4_1(const float* in, std::byte* out) {
+  float low = in[0];
+  float high = in[0];
+  for (std::size_t i = 1; i < kBlock; ++i) {
+    low = std::min(low, in[i]);
+    high = std::max(high, in[i]);
+  }
+  const float scale = (high - low) / 15.0F;
+  const float inverse = inverse_scale(scale);
+  std::array<std::uint8_t, kBlock> q;
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    const auto value = static_cast<std::int32_t>((in[i] - low) * inverse + 0.5F);
+    q[i] = static_cast<std::uint8_t>(std::min(15, value));
+  }
+  store_f16(out, scale);
+  store_f16(out + 2, low);
+  store_nibbles(out + 4, q);
+}
+
+template <auto kEncode>
+void encode_blocks(std::span<const float> in, std::size_t block_bytes, std::byte* out) {
+  for (std::size_t block = 0; block < in.size() / kBlock; ++block) {
+    const float* values = in.data() + block * kBlock;
+    check_finite(values);
+    kEncode(values, out + block * block_bytes);
+  }
+}
+
+template <auto kConvert>
+void encode_halves(std::span<const float> in, std::byte* out) {
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    store(out + 2 * i, kConvert(in[i]));
+  }
+}
+
+}  // namespace
+
+bool can_dequantize(DType dtype) { return find_decoder(dtype) != nullptr; }
+
+bool can_quantize(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void dequantize(DType dtype, std::span<const std::byte> in, std::span<float> out) {
+  const Decoder decode = find_decoder(dtype);
+  if (decode == nullptr) {
+    fail(ErrorKind::kFormat,
+         "the type {} has no decoder; weights may be F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
+         "Q4_K, Q5_K or Q6_K",
+         dtype_name(dtype));
+  }
+  const std::uint64_t expected = byte_size(dtype, out.size(), "dequantize");
+  if (in.size() != expected) {
+    fail(ErrorKind::kFormat, "{} elements of {} are {} bytes, found {}", out.size(),
+         dtype_name(dtype), expected, in.size());
+  }
+  decode(in.data(), out.data(), out.size());
+}
+
+void quantize(DType dtype, std::span<const float> in, std::int64_t row_length,
+              std::vector<std::byte>& out) {
+  if (!can_quantize(dtype)) {
+    fail(ErrorKind::kUsage,
+         "weights cannot be written as {}; choose F32, F16, BF16, Q8_0, Q4_0 or Q4_1",
+         dtype_name(dtype));
+  }
+  const DTypeInfo& info = dtype_info(dtype);
+  if (row_length <= 0 || row_length % info.block_elements != 0) {
+    fail(
+        ErrorKind::kUsage,
+        "a row of {} elements cannot be written as {}: its length must be a multiple of {}; choose "
+        "F16 for this tensor or another width",
+        row_length, info.name, info.block_elements);
+  }
+  PUZZLE_CHECK(in.size() % static_cast<std::size_t>(row_length) == 0,
+               "{} elements are not whole rows of {}", in.size(), row_length);
+  const auto block_bytes = static_cast<std::size_t>(info.block_bytes);
+  const std::size_t start = out.size();
+  out.resize(start + byte_size(dtype, in.size(), "quantize"));
+  std::byte* to = out.data() + start;
+  switch (dtype) {
+    case DType::kF16:
+      encode_halves<float_to_f16>(in, to);
+      break;
+    case DType::kBF16:
+      encode_halves<float_to_bf16>(in, to);
+      break;
+    case DType::kQ8_0:
+      encode_blocks<encode_q8_0>(in, block_bytes, to);
+      break;
+    case DType::kQ4_0:
+      encode_blocks<encode_q4_0>(in, block_bytes, to);
+      break;
+    case DType::kQ4_1:
+      encode_blocks<encode_q4_1>(in, block_bytes, to);
+      break;
+    default:
+      std::ranges::copy(std::as_bytes(in), to);
+      break;
+  }
+}
+
+}  // namespace puzzle
