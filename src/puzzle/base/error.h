@@ -14,14 +14,14 @@ namespace puzzle {
 
 // Who has to act; the process exit code follows from it.
 enum class ErrorKind {
-  kUsage,       // options or recipe: 2
-  kFormat,      // a file's content: 3
-  kIo,          // disk, network, another program: 4
-  kInfeasible,  // no child meets the budgets: 5
-  kNumeric,     // non-finite values, a solve that fails: 6
-  kPeer,        // another rank died or hangs: 7
-  kInterrupted, // SIGINT or SIGTERM; a resumable stop: 130
-  kInternal,    // our own bug: 70
+  kUsage,        // options or recipe: 2
+  kFormat,       // a file's content: 3
+  kIo,           // disk, network, another program: 4
+  kInfeasible,   // no child meets the budgets: 5
+  kNumeric,      // non-finite values, a solve that fails: 6
+  kPeer,         // another rank died or hangs: 7
+  kInterrupted,  // SIGINT or SIGTERM; a resumable stop: 130
+  kInternal,     // our own bug: 70
 };
 
 class Error : public std::runtime_error {
@@ -49,9 +49,9 @@ template <class... Args>
 }  // namespace puzzle
 
 // For our own invariants only, on in every build type. User input goes through fail().
-#define PUZZLE_CHECK(condition, ...)                                                         \
-  do {                                                                                       \
-    if (!(condition)) {                                                                      \
-      ::puzzle::fail_check(#condition, __FILE__, __LINE__, ::fmt::format(__VA_ARGS__));      \
-    }                                                                                        \
+#define PUZZLE_CHECK(condition, ...)                                                    \
+  do {                                                                                  \
+    if (!(condition)) {                                                                 \
+      ::puzzle::fail_check(#condition, __FILE__, __LINE__, ::fmt::format(__VA_ARGS__)); \
+    }                                                                                   \
   } while (false)

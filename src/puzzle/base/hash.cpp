@@ -1,10 +1,9 @@
 #include "puzzle/base/hash.h"
 
-#include <xxhash.h>
-
 #include <cstring>
 
 #include <fmt/format.h>
+#include <xxhash.h>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"

@@ -18,8 +18,8 @@ using Json = nlohmann::json;
 void save_json(const std::filesystem::path& path, const Json& value);
 
 // The member `key` of the object `value`, converted. `place` is the file, used in messages.
-// The two-argument-less forms throw Error(kFormat) if it is absent or of another type; the ones with
-// a fallback return it where the key is absent or null.
+// The two-argument-less forms throw Error(kFormat) if it is absent or of another type; the ones
+// with a fallback return it where the key is absent or null.
 [[nodiscard]] std::int64_t json_int(const Json& value, const char* key, const std::string& place);
 [[nodiscard]] std::int64_t json_int(const Json& value, const char* key, const std::string& place,
                                     std::int64_t fallback);

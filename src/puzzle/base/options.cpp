@@ -44,19 +44,18 @@ std::string list_text(const std::vector<T>& values, F&& one) {
 }
 
 std::string value_text(const OptionField::Value& value) {
-  return std::visit(
-      Overloaded{
-          [](const bool* v) { return std::string(*v ? "true" : "false"); },
-          [](const std::int64_t* v) { return fmt::format("{}", *v); },
-          [](const double* v) { return number_text(*v); },
-          [](const std::string* v) { return quoted(*v); },
-          [](const std::vector<std::int64_t>* v) {
-            return list_text(*v, [](std::int64_t x) { return fmt::format("{}", x); });
-          },
-          [](const std::vector<double>* v) { return list_text(*v, number_text); },
-          [](const std::vector<std::string>* v) { return list_text(*v, quoted); },
-      },
-      value);
+  return std::visit(Overloaded{
+                        [](const bool* v) { return std::string(*v ? "true" : "false"); },
+                        [](const std::int64_t* v) { return fmt::format("{}", *v); },
+                        [](const double* v) { return number_text(*v); },
+                        [](const std::string* v) { return quoted(*v); },
+                        [](const std::vector<std::int64_t>* v) {
+                          return list_text(*v, [](std::int64_t x) { return fmt::format("{}", x); });
+                        },
+                        [](const std::vector<double>* v) { return list_text(*v, number_text); },
+                        [](const std::vector<std::string>* v) { return list_text(*v, quoted); },
+                    },
+                    value);
 }
 
 struct FieldReader {
@@ -142,7 +141,8 @@ void OptionList::add(std::string_view name, bool& field, std::string_view help) 
 }
 void OptionList::add(std::string_view name, std::int64_t& field, Range<std::int64_t> range,
                      std::string_view help) {
-  push(name, &field, help).range = {static_cast<double>(range.low), static_cast<double>(range.high)};
+  push(name, &field, help).range = {static_cast<double>(range.low),
+                                    static_cast<double>(range.high)};
 }
 void OptionList::add(std::string_view name, double& field, Range<double> range,
                      std::string_view help) {
@@ -157,7 +157,8 @@ void OptionList::add(std::string_view name, std::string& field, Choices choices,
 }
 void OptionList::add(std::string_view name, std::vector<std::int64_t>& field,
                      Range<std::int64_t> range, std::string_view help) {
-  push(name, &field, help).range = {static_cast<double>(range.low), static_cast<double>(range.high)};
+  push(name, &field, help).range = {static_cast<double>(range.low),
+                                    static_cast<double>(range.high)};
 }
 void OptionList::add(std::string_view name, std::vector<double>& field, Range<double> range,
                      std::string_view help) {
@@ -199,23 +200,22 @@ void OptionList::set_values(const std::string& name, const std::vector<std::stri
       target.push_back(read(value));
     }
   };
-  std::visit(
-      Overloaded{
-          [&](bool* v) { *v = reader.read_bool(one()); },
-          [&](std::int64_t* v) { *v = reader.read_int(one()); },
-          [&](double* v) { *v = reader.read_double(one()); },
-          [&](std::string* v) { *v = reader.read_string(one()); },
-          [&](std::vector<std::int64_t>* v) {
-            all(*v, [&](const std::string& x) { return reader.read_int(x); });
-          },
-          [&](std::vector<double>* v) {
-            all(*v, [&](const std::string& x) { return reader.read_double(x); });
-          },
-          [&](std::vector<std::string>* v) {
-            all(*v, [&](const std::string& x) { return reader.read_string(x); });
-          },
-      },
-      field->value);
+  std::visit(Overloaded{
+                 [&](bool* v) { *v = reader.read_bool(one()); },
+                 [&](std::int64_t* v) { *v = reader.read_int(one()); },
+                 [&](double* v) { *v = reader.read_double(one()); },
+                 [&](std::string* v) { *v = reader.read_string(one()); },
+                 [&](std::vector<std::int64_t>* v) {
+                   all(*v, [&](const std::string& x) { return reader.read_int(x); });
+                 },
+                 [&](std::vector<double>* v) {
+                   all(*v, [&](const std::string& x) { return reader.read_double(x); });
+                 },
+                 [&](std::vector<std::string>* v) {
+                   all(*v, [&](const std::string& x) { return reader.read_string(x); });
+                 },
+             },
+             field->value);
 }
 
 void OptionList::set(const std::string& name, const std::string& text, const std::string& place) {
@@ -266,7 +266,8 @@ void OptionList::load_yaml(const std::filesystem::path& path) {
   if (root.IsNull()) {
     return;
   }
-  const auto walk = [&](const auto& self, const YAML::Node& node, const std::string& prefix) -> void {
+  const auto walk = [&](const auto& self, const YAML::Node& node,
+                        const std::string& prefix) -> void {
     if (!node.IsMap()) {
       fail(ErrorKind::kUsage, "{}:{}: found a value where a section of options is expected",
            path.string(), node.Mark().line + 1);

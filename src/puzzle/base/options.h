@@ -1,6 +1,6 @@
-// Options declared once: a struct's `visit(OptionList&)` names every field with its range or choices
-// and one line of help. From that list come recipe reading, --set, the resolved dump, the range
-// checks, the content keys and docs/options.md.
+// Options declared once: a struct's `visit(OptionList&)` names every field with its range or
+// choices and one line of help. From that list come recipe reading, --set, the resolved dump, the
+// range checks, the content keys and docs/options.md.
 //
 //   struct ScoreOptions {
 //     std::int64_t num_tokens = 8192;
@@ -34,9 +34,9 @@ struct Choices {
 };
 
 struct OptionField {
-  using Value = std::variant<bool*, std::int64_t*, double*, std::string*,
-                             std::vector<std::int64_t>*, std::vector<double>*,
-                             std::vector<std::string>*>;
+  using Value =
+      std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::int64_t>*,
+                   std::vector<double>*, std::vector<std::string>*>;
   std::string name;  // dotted, e.g. "score.num_tokens"
   Value value;
   std::optional<std::pair<double, double>> range;  // for numbers, also elements of lists

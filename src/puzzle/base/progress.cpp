@@ -1,13 +1,12 @@
 #include "puzzle/base/progress.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <utility>
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/strings.h"
@@ -77,8 +76,9 @@ void Progress::show(bool last) {
   if (last) {
     line += fmt::format(" in {}", human_seconds(elapsed_s));
   } else if (rate > 0) {
-    line += fmt::format(", {:.3g}/s, ETA {}", rate,
-                        human_seconds(static_cast<double>(std::max<std::int64_t>(0, total_ - done_)) / rate));
+    line += fmt::format(
+        ", {:.3g}/s, ETA {}", rate,
+        human_seconds(static_cast<double>(std::max<std::int64_t>(0, total_ - done_)) / rate));
   }
   if (!note_.empty()) {
     line += ", " + note_;

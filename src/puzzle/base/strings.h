@@ -21,6 +21,7 @@ namespace puzzle {
 [[nodiscard]] std::string human_seconds(double seconds);
 
 // The candidate with the smallest edit distance to `word`; empty if none is close.
-[[nodiscard]] std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+[[nodiscard]] std::string nearest(std::string_view word,
+                                  const std::vector<std::string>& candidates);
 
 }  // namespace puzzle

@@ -1,0 +1,205 @@
+#include "puzzle/model/checkpoint.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "puzzle/arch/gguf_config.h"
+#include "puzzle/arch/hf_config.h"
+#include "puzzle/base/error.h"
+#include "puzzle/base/hash.h"
+#include "puzzle/formats/gguf.h"
+#include "puzzle/formats/safetensors.h"
+#include "puzzle/model/llama2c.h"
+#include "puzzle/tensor/convert.h"
+
+namespace puzzle {
+namespace {
+
+namespace fs = std::filesystem;
+
+enum class ModelFormat { kGguf, kHuggingFace, kLlama2c };
+
+ModelFormat model_format(const fs::path& path) {
+  if (!fs::exists(path)) {
+    fail(ErrorKind::kIo,
+         "{}: there is no such file or folder; expected a .gguf file or a Hugging Face folder",
+         path.string());
+  }
+  if (fs::is_directory(path)) {
+    return ModelFormat::kHuggingFace;
+  }
+  if (path.extension() == ".gguf") {
+    return ModelFormat::kGguf;
+  }
+  if (path.extension() == ".bin") {
+    return ModelFormat::kLlama2c;
+  }
+  fail(ErrorKind::kUsage,
+       "{}: expected a .gguf file, a Hugging Face folder or a llama2.c .bin file", path.string());
+}
+
+// "model.layers.3.self_attn.q_proj" -> "blk.3.attn_q", without the suffix.
+std::string gguf_name(const std::string& hf_name) {
+  static const std::map<std::string, std::string> kNames = {
+      {"model.embed_tokens.weight", "token_embd.weight"},
+      {"model.norm.weight", "output_norm.weight"},
+      {"lm_head.weight", "output.weight"},
+      {"input_layernorm", "attn_norm"},
+      {"self_attn.q_proj", "attn_q"},
+      {"self_attn.k_proj", "attn_k"},
+      {"self_attn.v_proj", "attn_v"},
+      {"self_attn.o_proj", "attn_output"},
+      {"self_attn.linear_attn", "attn_output"},
+      {"post_attention_layernorm", "ffn_norm"},
+      {"mlp.gate_proj", "ffn_gate"},
+      {"mlp.up_proj", "ffn_up"},
+      {"mlp.down_proj", "ffn_down"}};
+  if (const auto whole = kNames.find(hf_name); whole != kNames.end()) {
+    return whole->second;
+  }
+  const std::string prefix = "model.layers.";
+  const std::size_t dot = hf_name.find('.', prefix.size());
+  const std::size_t suffix = hf_name.rfind('.');
+  const std::string layer = hf_name.substr(prefix.size(), dot - prefix.size());
+  const auto part = kNames.find(hf_name.substr(dot + 1, suffix - dot - 1));
+  PUZZLE_CHECK(part != kNames.end(), "no GGUF name for {}", hf_name);
+  return "blk." + layer + "." + part->second + hf_name.substr(suffix);
+}
+
+bool has_rotary_rows(const std::string& name) {
+  return name.find("q_proj") != std::string::npos || name.find("k_proj") != std::string::npos;
+}
+
+at::Tensor read_tensor(const StoredTensor& stored, const NamedShape& wanted, c10::ScalarType type,
+                       const std::string& place) {
+  if (stored.shape != wanted.shape) {
+    fail(ErrorKind::kFormat,
+         "{}: tensor {} is [{}], expected [{}] from the model's configuration; is the file from "
+         "another model?",
+         place, stored.name, fmt::join(stored.shape, ", "), fmt::join(wanted.shape, ", "));
+  }
+  return tensor_from_bytes(stored.dtype, stored.shape, stored.bytes, stored.file, type,
+                           place + ": tensor " + stored.name);
+}
+
+ModelWeights build_model(const ModelSpec& spec, const TensorSource& source) {
+  const auto in_layer = [&](std::size_t layer) {
+    return [&source, layer](const NamedShape& wanted) {
+      return source({fmt::format("model.layers.{}.{}", layer, wanted.name), wanted.shape});
+    };
+  };
+  ModelWeights weights;
+  weights.spec = spec;
+  const std::vector<std::int64_t> vocabulary_shape = {spec.vocab_size, spec.hidden_size};
+  weights.embedding = source({"model.embed_tokens.weight", vocabulary_shape});
+  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
+    weights.layers.push_back({make_attention(spec, spec.layers[i].attention, in_layer(i)),
+                              make_ffn(spec, spec.layers[i].ffn, in_layer(i))});
+  }
+  weights.final_norm = source({"model.norm.weight", {spec.hidden_size}});
+  weights.head =
+      spec.tie_embeddings ? weights.embedding : source({"lm_head.weight", vocabulary_shape});
+  return weights;
+}
+
+ModelWeights load_gguf(const fs::path& path, c10::ScalarType type) {
+  const GgufFile file(path);
+  const ModelSpec spec = read_gguf_config(file);
+  return build_model(spec, [&](const NamedShape& wanted) {
+    const at::Tensor tensor =
+        read_tensor(file.tensor(gguf_name(wanted.name)), wanted, type, path.string());
+    return has_rotary_rows(wanted.name) ? from_interleaved_rows(tensor, spec.head_dim) : tensor;
+  });
+}
+
+ModelWeights load_hugging_face(const fs::path& folder, c10::ScalarType type) {
+  const ModelSpec spec = load_hf_config(folder);
+  const SafetensorsModel model(folder);
+  return build_model(spec, [&](const NamedShape& wanted) {
+    return read_tensor(model.tensor(wanted.name), wanted, type, folder.string());
+  });
+}
+
+at::Tensor swap_rotary_axes(const at::Tensor& tensor, std::int64_t head_dim, std::int64_t first,
+                            std::int64_t second) {
+  std::vector<std::int64_t> shape = tensor.sizes().vec();
+  std::vector<std::int64_t> split = {-1, first, second};
+  split.insert(split.end(), shape.begin() + 1, shape.end());
+  PUZZLE_CHECK(shape[0] % head_dim == 0, "{} rows are no whole heads of {}", shape[0], head_dim);
+  return tensor.reshape(split).transpose(1, 2).reshape(shape).contiguous();
+}
+
+}  // namespace
+
+ModelSpec load_model_spec(const fs::path& path) {
+  switch (model_format(path)) {
+    case ModelFormat::kGguf:
+      return read_gguf_config(GgufFile(path));
+    case ModelFormat::kHuggingFace:
+      return load_hf_config(path);
+    case ModelFormat::kLlama2c:
+      return read_llama2c_spec(path);
+  }
+  fail(ErrorKind::kInternal, "unknown model format");
+}
+
+ModelWeights load_model(const fs::path& path, c10::ScalarType type) {
+  const at::NoGradGuard no_grad;
+  switch (model_format(path)) {
+    case ModelFormat::kGguf:
+      return load_gguf(path, type);
+    case ModelFormat::kHuggingFace:
+      return load_hugging_face(path, type);
+    case ModelFormat::kLlama2c: {
+      ModelWeights weights = load_llama2c(path);
+      move_to(weights, c10::Device(c10::kCPU), type);
+      return weights;
+    }
+  }
+  fail(ErrorKind::kInternal, "unknown model format");
+}
+
+std::string model_content_key(const fs::path& path) {
+  if (model_format(path) != ModelFormat::kHuggingFace) {
+    return hash_file(path);
+  }
+  KeyBuilder key;
+  key.add("config.json", hash_file(path / "config.json"));
+  for (const fs::path& file : SafetensorsModel(path).files()) {
+    key.add(file.filename().string(), hash_file(file));
+  }
+  return key.key();
+}
+
+fs::path tokenizer_path(const fs::path& path) {
+  return model_format(path) == ModelFormat::kLlama2c ? llama2c_tokenizer_path(path) : path;
+}
+
+at::Tensor from_interleaved_rows(const at::Tensor& tensor, std::int64_t head_dim) {
+  return swap_rotary_axes(tensor, head_dim, head_dim / 2, 2);
+}
+
+at::Tensor to_interleaved_rows(const at::Tensor& tensor, std::int64_t head_dim) {
+  return swap_rotary_axes(tensor, head_dim, 2, head_dim / 2);
+}
+
+void save_weights(const fs::path& file, const ModelWeights& weights, c10::ScalarType type,
+                  const std::map<std::string, std::string>& metadata) {
+  const at::NoGradGuard no_grad;
+  std::vector<TensorToWrite> tensors;
+  visit_tensors(weights, ConstTensorVisitor([&](const std::string& name, const at::Tensor& tensor) {
+                  TensorToWrite entry;
+                  entry.name = name;
+                  entry.dtype = dtype_of(type);
+                  entry.shape = tensor.sizes().vec();
+                  entry.produce = [tensor, type](const ByteSink& sink) {
+                    sink(tensor_bytes(tensor.detach().to(at::kCPU, type).contiguous()));
+                  };
+                  tensors.push_back(std::move(entry));
+                }));
+  write_safetensors(file, std::move(tensors), metadata);
+}
+
+}  // namespace puzzle

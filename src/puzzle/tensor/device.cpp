@@ -1,0 +1,80 @@
+#include "puzzle/tensor/device.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <thread>
+
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <sys/resource.h>
+
+#include "puzzle/base/error.h"
+
+namespace puzzle {
+
+c10::Device parse_device(const std::string& text) {
+  if (text == "cpu") {
+    return c10::Device(c10::kCPU);
+  }
+  const bool plain = text == "cuda";
+  if (!plain && !text.starts_with("cuda:")) {
+    fail(ErrorKind::kUsage, "device '{}': expected cpu, cuda or cuda:N", text);
+  }
+  int index = 0;
+  if (!plain) {
+    const std::string number = text.substr(5);
+    if (number.empty() || number.size() > 3 ||
+        !std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+      fail(ErrorKind::kUsage, "device '{}': expected a number after cuda:", text);
+    }
+    index = std::stoi(number);
+  }
+  if (!at::globalContext().hasCUDA()) {
+    fail(ErrorKind::kUsage,
+         "device '{}': this libtorch sees no CUDA GPU; install the CUDA wheel of torch, or use cpu",
+         text);
+  }
+  const auto* guard = c10::impl::getDeviceGuardImpl(c10::kCUDA);
+  if (index >= guard->deviceCount()) {
+    fail(ErrorKind::kUsage, "device '{}': there are {} GPUs", text, guard->deviceCount());
+  }
+  return {c10::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+void set_num_threads(std::int64_t threads) {
+  const auto cores = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+  at::set_num_threads(static_cast<int>(threads > 0 ? threads : cores));
+}
+
+std::int64_t num_threads() { return at::get_num_threads(); }
+
+void make_deterministic() {
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+void synchronize(const c10::Device& device) {
+  if (device.is_cuda()) {
+    const auto* guard = c10::impl::getDeviceGuardImpl(c10::kCUDA);
+    guard->synchronizeDevice(device.index());
+  }
+}
+
+std::string describe_device(const c10::Device& device) {
+  if (device.is_cuda()) {
+    return device.str();
+  }
+  const char* policy = std::getenv("OMP_WAIT_POLICY");
+  return fmt::format("cpu, {} threads, OMP_WAIT_POLICY={}", num_threads(),
+                     policy == nullptr ? "unset" : policy);
+}
+
+std::int64_t peak_resident_bytes() {
+  struct rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace puzzle

@@ -1,0 +1,31 @@
+// Device and thread choice, in one place.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <c10/core/Device.h>
+
+namespace puzzle {
+
+// "cpu", "cuda" or "cuda:N". Throws Error(kUsage) for another text, or for CUDA where this libtorch
+// has none or sees no such GPU: there is no silent fallback.
+[[nodiscard]] c10::Device parse_device(const std::string& text);
+
+// Threads of one operator; 0 = all cores. Call once, before any tensor work.
+void set_num_threads(std::int64_t threads);
+[[nodiscard]] std::int64_t num_threads();
+
+// Makes repeated runs bit-identical on one machine and thread count.
+void make_deterministic();
+
+// Waits for queued work of a GPU; nothing on the CPU. Used around timings.
+void synchronize(const c10::Device& device);
+
+// "cpu, 2 threads, OMP_WAIT_POLICY=PASSIVE" or "cuda:0 NVIDIA H100 …", printed with every timing.
+[[nodiscard]] std::string describe_device(const c10::Device& device);
+
+// Highest resident memory of this process so far, bytes.
+[[nodiscard]] std::int64_t peak_resident_bytes();
+
+}  // namespace puzzle

@@ -1,0 +1,139 @@
+#include "puzzle/tensor/head_loss.h"
+
+#include <algorithm>
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "puzzle/base/error.h"
+
+namespace puzzle {
+namespace {
+
+// log-softmax of hidden · headᵀ, fp32, [n, V].
+at::Tensor chunk_log_probs(const HeadInput& input, std::int64_t begin, std::int64_t count) {
+  const at::Tensor logits =
+      at::linear(input.hidden_ND.narrow(0, begin, count), input.head_VD).to(at::kFloat);
+  return at::log_softmax(logits, -1);
+}
+
+at::Tensor label_nll(const at::Tensor& log_q_NV, const at::Tensor& labels_N) {
+  const at::Tensor valid = labels_N.ge(0);
+  const at::Tensor picked = log_q_NV.gather(1, labels_N.clamp_min(0).unsqueeze(1)).squeeze(1);
+  return -(picked * valid.to(picked.scalar_type()));
+}
+
+class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
+                                                const at::Tensor& hidden_ND,
+                                                const at::Tensor& head_VD,
+                                                const at::Tensor& parent_hidden_ND,
+                                                const at::Tensor& parent_head_VD,
+                                                const at::Tensor& labels_N, double kl_weight,
+                                                double lm_weight, std::int64_t chunk_tokens) {
+    const at::NoGradGuard no_grad;
+    const HeadInput parent{parent_hidden_ND, parent_head_VD};
+    const HeadInput child{hidden_ND, head_VD};
+    const std::int64_t tokens = hidden_ND.size(0);
+    const double scale = 1.0 / static_cast<double>(tokens);
+    const bool head_grad = head_VD.requires_grad();
+    at::Tensor hidden_gradient = at::empty_like(hidden_ND);
+    at::Tensor head_gradient = head_grad ? at::zeros_like(head_VD) : at::Tensor();
+    at::Tensor kl_sum = at::zeros({}, hidden_ND.options().dtype(at::kFloat));
+    at::Tensor lm_sum = at::zeros_like(kl_sum);
+    for (std::int64_t begin = 0; begin < tokens; begin += chunk_tokens) {
+      const std::int64_t count = std::min(chunk_tokens, tokens - begin);
+      const at::Tensor log_q = chunk_log_probs(child, begin, count);
+      at::Tensor gradient = log_q.exp().mul_((kl_weight + lm_weight) * scale);
+      if (kl_weight != 0.0) {
+        const at::Tensor log_p = chunk_log_probs(parent, begin, count);
+        const at::Tensor p = log_p.exp();
+        kl_sum += (p * (log_p - log_q)).sum();
+        gradient.add_(p, -kl_weight * scale);
+      }
+      if (lm_weight != 0.0) {
+        const at::Tensor labels = labels_N.narrow(0, begin, count);
+        lm_sum += label_nll(log_q, labels).sum();
+        const at::Tensor valid = labels.ge(0).to(gradient.scalar_type()).unsqueeze(1);
+        gradient.sub_(log_q.exp().mul_((1 - valid) * (lm_weight * scale)));
+        gradient.scatter_add_(1, labels.clamp_min(0).unsqueeze(1), valid * (-lm_weight * scale));
+      }
+      const at::Tensor typed = gradient.to(head_VD.scalar_type());
+      hidden_gradient.narrow(0, begin, count).copy_(typed.matmul(head_VD));
+      if (head_grad) {
+        head_gradient.addmm_(typed.t(), hidden_ND.narrow(0, begin, count));
+      }
+    }
+    context->save_for_backward({hidden_gradient, head_gradient});
+    const at::Tensor kl_mean = kl_sum * scale;
+    const at::Tensor loss = kl_mean * kl_weight + lm_sum * (lm_weight * scale);
+    context->mark_non_differentiable({kl_mean});
+    return {loss, kl_mean};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor& outer = gradients[0];
+    at::Tensor hidden_gradient = saved[0] * outer.to(saved[0].scalar_type());
+    at::Tensor head_gradient;
+    if (saved[1].defined()) {
+      head_gradient = saved[1] * outer.to(saved[1].scalar_type());
+    }
+    return {hidden_gradient, head_gradient, {}, {}, {}, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+TokenLosses token_losses(const HeadInput* parent, const HeadInput& child, const at::Tensor& labels,
+                         std::int64_t chunk_tokens) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t tokens = child.hidden_ND.size(0);
+  const auto options = child.hidden_ND.options().dtype(at::kFloat);
+  TokenLosses losses;
+  if (parent != nullptr) {
+    losses.kl = at::empty({tokens}, options);
+    losses.top1_agree = at::empty({tokens}, options);
+  }
+  if (labels.defined()) {
+    losses.nll = at::empty({tokens}, options);
+    if (parent != nullptr) {
+      losses.parent_nll = at::empty({tokens}, options);
+    }
+  }
+  for (std::int64_t begin = 0; begin < tokens; begin += chunk_tokens) {
+    const std::int64_t count = std::min(chunk_tokens, tokens - begin);
+    at::Tensor log_q = chunk_log_probs(child, begin, count);
+    if (labels.defined()) {
+      losses.nll.narrow(0, begin, count).copy_(label_nll(log_q, labels.narrow(0, begin, count)));
+    }
+    if (parent != nullptr) {
+      const at::Tensor log_p = chunk_log_probs(*parent, begin, count);
+      if (labels.defined()) {
+        losses.parent_nll.narrow(0, begin, count)
+            .copy_(label_nll(log_p, labels.narrow(0, begin, count)));
+      }
+      losses.top1_agree.narrow(0, begin, count).copy_(log_p.argmax(-1).eq(log_q.argmax(-1)));
+      const at::Tensor difference = at::sub(log_p, log_q);
+      losses.kl.narrow(0, begin, count).copy_(log_p.exp().mul_(difference).sum(-1));
+    }
+  }
+  return losses;
+}
+
+at::Tensor head_loss(const HeadInput& parent, const HeadInput& child, const at::Tensor& labels,
+                     const HeadLossWeights& weights, at::Tensor* kl_mean_out,
+                     std::int64_t chunk_tokens) {
+  PUZZLE_CHECK(weights.lm == 0.0 || labels.defined(), "the LM loss needs labels");
+  const auto outputs =
+      HeadLossFunction::apply(child.hidden_ND, child.head_VD, parent.hidden_ND, parent.head_VD,
+                              labels, weights.kl, weights.lm, chunk_tokens);
+  if (kl_mean_out != nullptr) {
+    *kl_mean_out = outputs[1].detach();
+  }
+  return outputs[0];
+}
+
+}  // namespace puzzle
