@@ -1,5 +1,6 @@
 #include "puzzle/base/file.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -19,40 +20,75 @@ namespace {
   fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(code));
 }
 
+// Opens a file for reading; folders are refused.
+class ReadDescriptor {
+ public:
+  explicit ReadDescriptor(const std::filesystem::path& path)
+      : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (descriptor_ < 0) {
+      fail_io(path, "open it", errno);
+    }
+    if (::fstat(descriptor_, &status_) != 0) {
+      const int code = errno;
+      ::close(descriptor_);
+      fail_io(path, "look at it", code);
+    }
+    if (S_ISDIR(status_.st_mode)) {
+      ::close(descriptor_);
+      fail(ErrorKind::kIo, "{}: is a folder, expected a file", path.string());
+    }
+  }
+  ~ReadDescriptor() { ::close(descriptor_); }
+  ReadDescriptor(const ReadDescriptor&) = delete;
+  ReadDescriptor& operator=(const ReadDescriptor&) = delete;
+
+  [[nodiscard]] int number() const { return descriptor_; }
+  [[nodiscard]] std::size_t size() const { return static_cast<std::size_t>(status_.st_size); }
+  [[nodiscard]] bool is_plain() const { return S_ISREG(status_.st_mode); }
+
+ private:
+  int descriptor_;
+  struct stat status_ = {};
+};
+
 }  // namespace
 
 std::string read_text_file(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  const auto bytes = file.bytes();
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  const ReadDescriptor file(path);
+  std::string text(std::max<std::size_t>(file.size() + 1, 4096), '\0');
+  std::size_t length = 0;
+  while (true) {  // pipes and /proc state no size, and a plain file may grow meanwhile
+    if (length == text.size()) {
+      text.resize(2 * text.size());
+    }
+    const ssize_t count = ::read(file.number(), text.data() + length, text.size() - length);
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count < 0) {
+      fail_io(path, "read it", errno);
+    }
+    if (count == 0) {
+      text.resize(length);
+      return text;
+    }
+    length += static_cast<std::size_t>(count);
+  }
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) {
-    fail_io(path, "open it", errno);
+  const ReadDescriptor file(path);
+  if (!file.is_plain()) {
+    fail(ErrorKind::kIo, "{}: is a pipe or device, expected a plain file", path.string());
   }
-  struct stat status = {};
-  if (::fstat(descriptor, &status) != 0) {
-    const int code = errno;
-    ::close(descriptor);
-    fail_io(path, "look at it", code);
-  }
-  if (S_ISDIR(status.st_mode)) {
-    ::close(descriptor);
-    fail(ErrorKind::kIo, "{}: is a folder, expected a file", path.string());
-  }
-  size_ = static_cast<std::size_t>(status.st_size);
+  size_ = file.size();
   if (size_ > 0) {
-    void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
+    void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.number(), 0);
     if (address == MAP_FAILED) {
-      const int code = errno;
-      ::close(descriptor);
-      fail_io(path, "map it", code);
+      fail_io(path, "map it", errno);
     }
     data_ = static_cast<const std::byte*>(address);
   }
-  ::close(descriptor);
 }
 
 MappedFile::~MappedFile() {

@@ -12,9 +12,11 @@
 
 namespace puzzle {
 
+// Also pipes and devices. Throws Error(kIo).
 [[nodiscard]] std::string read_text_file(const std::filesystem::path& path);
 
-// Read-only mapping of a file; the pages are shared with every other reader. Throws Error(kIo).
+// Read-only mapping of a plain file; the pages are shared with every other reader. Throws
+// Error(kIo).
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);

@@ -1,6 +1,7 @@
 #include "puzzle/base/json.h"
 
 #include <cmath>
+#include <limits>
 #include <set>
 #include <vector>
 
@@ -11,6 +12,10 @@
 
 namespace puzzle {
 namespace {
+
+constexpr std::uint64_t kLargestInt = std::numeric_limits<std::int64_t>::max();
+// Writing and comparing recurse; no file of ours or of a model comes near.
+constexpr int kMaxDepth = 200;
 
 const Json* find_member(const Json& value, const char* key, const std::string& place) {
   if (!value.is_object()) {
@@ -39,6 +44,9 @@ const Json& require_member(const Json& value, const char* key, const std::string
 }
 
 std::int64_t as_int(const Json& member, const char* key, const std::string& place) {
+  if (member.is_number_unsigned() && member.get<std::uint64_t>() > kLargestInt) {
+    fail_type(member, key, place, "a whole number below 2^63");
+  }
   if (member.is_number_integer()) {
     return member.get<std::int64_t>();
   }
@@ -71,7 +79,10 @@ Json parse_json(std::string_view text, const std::string& place) {
   // nlohmann keeps the last of two equal keys silently; a model file with two is broken.
   std::vector<std::set<std::string>> keys;
   std::string duplicate;
-  const Json::parser_callback_t watch = [&](int, Json::parse_event_t event, Json& parsed) {
+  const Json::parser_callback_t watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > kMaxDepth) {
+      fail(ErrorKind::kFormat, "{}: nested more than {} levels deep", place, kMaxDepth);
+    }
     if (event == Json::parse_event_t::object_start) {
       keys.emplace_back();
     } else if (event == Json::parse_event_t::object_end) {

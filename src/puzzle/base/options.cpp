@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <sstream>
+#include <type_traits>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -115,6 +115,35 @@ struct FieldReader {
   }
 };
 
+template <class T>
+constexpr bool is_vector = false;
+template <class T>
+constexpr bool is_vector<std::vector<T>> = true;
+
+// Splits at commas outside quotes and takes the quotes off; false if one stays open.
+bool split_items(std::string_view text, std::vector<std::string>* items) {
+  std::size_t begin = 0;
+  char quote = '\0';
+  for (std::size_t i = 0; i <= text.size() && !text.empty(); ++i) {
+    const char c = i < text.size() ? text[i] : ',';
+    if (i < text.size() && quote != '\0') {
+      quote = c == quote ? '\0' : quote;
+    } else if (i < text.size() && (c == '"' || c == '\'') &&
+               trim(text.substr(begin, i - begin)).empty()) {
+      quote = c;
+    } else if (c == ',') {
+      std::string_view item = trim(text.substr(begin, i - begin));
+      if (item.size() >= 2 && (item.front() == '"' || item.front() == '\'') &&
+          item.back() == item.front()) {
+        item = item.substr(1, item.size() - 2);
+      }
+      items->emplace_back(item);
+      begin = i + 1;
+    }
+  }
+  return quote == '\0';
+}
+
 std::string range_text(const OptionField& field) {
   if (!field.choices.empty()) {
     return join(field.choices, ", ");
@@ -181,6 +210,9 @@ void OptionList::set_values(const std::string& name, const std::vector<std::stri
     std::vector<std::string> names;
     names.reserve(fields_.size());
     for (const OptionField& f : fields_) {
+      if (f.name.starts_with(name + ".")) {
+        fail(ErrorKind::kUsage, "{}: {} is a section of options, found a value", place, name);
+      }
       names.push_back(f.name);
     }
     const std::string close = nearest(name, names);
@@ -195,10 +227,11 @@ void OptionList::set_values(const std::string& name, const std::vector<std::stri
     return values.front();
   };
   const auto all = [&](auto& target, auto&& read) {
-    target.clear();
+    std::decay_t<decltype(target)> parsed;  // a refused element leaves the old list
     for (const std::string& value : values) {
-      target.push_back(read(value));
+      parsed.push_back(read(value));
     }
+    target = std::move(parsed);
   };
   std::visit(Overloaded{
                  [&](bool* v) { *v = reader.read_bool(one()); },
@@ -219,31 +252,27 @@ void OptionList::set_values(const std::string& name, const std::vector<std::stri
 }
 
 void OptionList::set(const std::string& name, const std::string& text, const std::string& place) {
-  std::string_view body = trim(text);
-  const bool is_list = body.size() >= 2 && body.front() == '[' && body.back() == ']';
   const auto field = std::find_if(fields_.begin(), fields_.end(),
                                   [&](const OptionField& f) { return f.name == name; });
-  const bool wants_list =
-      field != fields_.end() && field->value.index() >= 4;  // the vector alternatives
+  if (field == fields_.end() || std::holds_alternative<std::string*>(field->value)) {
+    set_values(name, {text}, false, place);  // strings keep their blanks
+    return;
+  }
+  std::string_view body = trim(text);
+  const bool wants_list = std::visit(
+      [](auto* value) { return is_vector<std::remove_pointer_t<decltype(value)>>; }, field->value);
   if (!wants_list) {
     set_values(name, {std::string(body)}, false, place);
     return;
   }
-  if (is_list) {
+  if (body.size() >= 2 && body.front() == '[' && body.back() == ']') {
     body = trim(body.substr(1, body.size() - 2));
   }
-  std::vector<std::string> values;
-  if (!body.empty()) {
-    for (const std::string& part : split(body, ',')) {
-      std::string_view item = trim(part);
-      if (item.size() >= 2 && (item.front() == '"' || item.front() == '\'') &&
-          item.back() == item.front()) {
-        item = item.substr(1, item.size() - 2);
-      }
-      values.emplace_back(item);
-    }
+  std::vector<std::string> items;
+  if (!split_items(body, &items)) {
+    FieldReader{*field, place}.fail_value(text, "a list with closed quotes");
   }
-  set_values(name, values, true, place);
+  set_values(name, items, true, place);
 }
 
 void OptionList::set_assignment(const std::string& assignment) {
@@ -251,8 +280,9 @@ void OptionList::set_assignment(const std::string& assignment) {
   if (equals == std::string::npos) {
     fail(ErrorKind::kUsage, "--set {}: expected name=value", assignment);
   }
-  const std::string name(trim(std::string_view(assignment).substr(0, equals)));
-  set(name, assignment.substr(equals + 1), "--set");
+  const std::string_view text = assignment;
+  set(std::string(trim(text.substr(0, equals))), std::string(trim(text.substr(equals + 1))),
+      "--set");
 }
 
 void OptionList::load_yaml(const std::filesystem::path& path) {
@@ -274,6 +304,10 @@ void OptionList::load_yaml(const std::filesystem::path& path) {
     }
     std::vector<std::string> seen;
     for (const auto& entry : node) {
+      if (!entry.first.IsScalar()) {
+        fail(ErrorKind::kUsage, "{}:{}: found a key that is not a word", path.string(),
+             entry.first.Mark().line + 1);
+      }
       const auto key = entry.first.as<std::string>();
       const std::string name = prefix.empty() ? key : prefix + "." + key;
       const std::string place = fmt::format("{}:{}", path.string(), entry.first.Mark().line + 1);

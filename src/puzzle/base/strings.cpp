@@ -73,7 +73,7 @@ std::string human_count(double count) {
 }
 
 std::string human_seconds(double seconds) {
-  if (seconds < 60.0) {
+  if (seconds < 59.95) {  // what rounds to 60.0 is a minute
     return fmt::format("{:.1f} s", seconds);
   }
   const auto total = static_cast<std::int64_t>(std::llround(seconds));
