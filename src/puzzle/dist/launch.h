@@ -8,10 +8,10 @@
 namespace puzzle {
 
 struct LaunchOptions {
-  int num_ranks = 2;                   // >= 1
-  std::vector<std::string> arguments;  // of every rank, without the program's name and --launch
-  std::filesystem::path program;       // empty: this very program
-  double grace_s = 10.0;               // between SIGTERM and SIGKILL when ranks have to be ended
+  int num_ranks = 2;                     // >= 1
+  std::vector<std::string> arguments{};  // of every rank, without the program's name and --launch
+  std::filesystem::path program{};       // empty: this very program
+  double grace_s = 10.0;                 // between SIGTERM and SIGKILL when ranks have to be ended
 };
 
 // Starts the ranks with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT
