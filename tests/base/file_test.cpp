@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/expect_error.h"
@@ -113,6 +114,7 @@ TEST(File, ReadsWhatCannotBeMapped) {
     ::_exit(written ? 0 : 1);
   }
   EXPECT_EQ(read_text_file(pipe), "through a pipe");
+  EXPECT_EQ(::waitpid(child, nullptr, 0), child);
 }
 
 // As on a full disk: the write fails after 4,096 bytes.

@@ -168,8 +168,9 @@ inline std::optional<double> brute_force_score(const Problem& problem,
 
 // The shape of a 70B search: `layers` × 54 choices (6 attention × 9 FFN variants), three dense
 // budgets (bytes, prefill seconds, seconds per token) at about 60 % of the parent's. Damage grows
-// with what is cut and differs between layers.
-inline Problem large_problem(int layers, std::uint64_t seed) {
+// with what is cut and differs between layers; `cost_noise` is how far times of one shape differ
+// between layers (0: every shape is measured once).
+inline Problem large_problem(int layers, std::uint64_t seed, double cost_noise = 0.05) {
   std::mt19937_64 generator(seed);
   const auto unit = [&] { return static_cast<double>(generator() >> 11) * 0x1.0p-53; };
   const std::vector<double> attention = {1.0, 0.5, 0.25, 0.125, 0.1, 0.0};
@@ -193,8 +194,8 @@ inline Problem large_problem(int layers, std::uint64_t seed) {
         choice.costs = {
             std::round(1.7e8 + 3.0e8 * attention[a]) * (attention[a] > 0.0 ? 1.0 : 0.0) +
                 std::round(1.4e9 * ffn[f]),
-            1e-3 * (0.9 * attention[a] + 2.8 * ffn[f] + 0.05 * unit()),
-            1e-4 * (0.7 * attention[a] + 1.9 * ffn[f] + 0.05 * unit())};
+            1e-3 * (0.9 * attention[a] + 2.8 * ffn[f] + cost_noise * unit()),
+            1e-4 * (0.7 * attention[a] + 1.9 * ffn[f] + cost_noise * unit())};
         problem.layers.back().push_back(std::move(choice));
       }
     }

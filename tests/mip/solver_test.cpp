@@ -254,8 +254,8 @@ TEST(Solver, TwoRunsGiveTheSameAnswer) {
 }
 
 TEST(Solver, TimeLimitLeavesAnHonestGap) {
-  Problem problem = test::large_problem(80, 2);
-  const SolveResult result = HighsSolver().solve(problem, {.time_limit_s = 0.05});
+  const Problem problem = test::large_problem(80, 3);
+  const SolveResult result = HighsSolver().solve(problem, {.time_limit_s = 0.01});
   if (result.status == SolveStatus::kFeasible) {
     EXPECT_GT(result.solutions[0].gap, kProvenGap);
     EXPECT_FALSE(result.solutions[0].proven);

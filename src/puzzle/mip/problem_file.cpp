@@ -93,6 +93,10 @@ Choice parse_choice(const Json& json, const std::vector<std::string>& cost_names
 
 void parse_layers(const Json& json, const std::string& place, Problem* problem) {
   const Json& layers = array_member(json, "layers", place, true);
+  if (layers.empty()) {
+    fail(ErrorKind::kFormat, "{}: \"layers\" is empty, expected one list of choices per layer",
+         place);
+  }
   std::set<std::string> names;
   for (std::size_t l = 0; l < layers.size(); ++l) {
     if (!layers[l].is_array()) {
