@@ -25,9 +25,11 @@ inline std::string read_bytes(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-// Not through AtomicFile: thousands of small files need no fsync.
+// Not through AtomicFile: thousands of small files need no fsync. A new file each time, since
+// closing a truncated one makes some file systems flush it.
 inline void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  std::filesystem::remove(path);
+  std::ofstream file(path, std::ios::binary);
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 

@@ -95,7 +95,6 @@ GgufWriter& GgufWriter::add_tensor(TensorToWrite tensor) {
   PUZZLE_CHECK(!tensor.name.empty() && tensor.name.size() <= kMaxGgufNameBytes,
                "the tensor name \"{}\" is empty or longer than {} bytes", tensor.name,
                kMaxGgufNameBytes);
-  PUZZLE_CHECK(tensor_names_.insert(tensor.name).second, "tensor {} is added twice", tensor.name);
   PUZZLE_CHECK(info.ggml_type >= 0, "tensor {}: GGUF has no type {}", tensor.name, info.name);
   PUZZLE_CHECK(!tensor.shape.empty() && tensor.shape.size() <= kMaxGgufRank,
                "tensor {} has {} dimensions, GGUF holds 1 to {}", tensor.name, tensor.shape.size(),
@@ -103,6 +102,7 @@ GgufWriter& GgufWriter::add_tensor(TensorToWrite tensor) {
   PUZZLE_CHECK(tensor.shape.back() % info.block_elements == 0,
                "tensor {}: rows of {} elements are not whole blocks of {}", tensor.name,
                tensor.shape.back(), info.name);
+  PUZZLE_CHECK(tensor_names_.insert(tensor.name).second, "tensor {} is added twice", tensor.name);
   tensors_.push_back(std::move(tensor));
   return *this;
 }
