@@ -1,9 +1,11 @@
 // run.db: everything a run has found out, in one SQLite file.
 //
-// Every write is one transaction with a rollback journal and full fsync, so the process can be
-// killed at any moment and the file stays whole: on next open a transaction is there completely or
-// not at all. Several processes may use the file (a report during a run); a writer waits up to 30 s
-// for another. One RunDb belongs to one thread at a time, and not to a forked child.
+// Every write is one transaction with a write-ahead log and fsync, so the process can be killed at
+// any moment and the file stays whole: on next open a transaction is there completely or not at
+// all. (Its log run.db-wal belongs to it until then; a run that ends leaves run.db alone.) Several
+// processes of one host may use the file, e.g. a report during a run; a writer waits up to 30 s for
+// another. One RunDb belongs to one thread at a time, and not to a forked child. A commit costs
+// some ms: put rows in batches.
 //
 // Kept and current: a changed option gives new content keys, and old rows stay, so that changing it
 // back costs nothing. To keep readers from mixing them, a stage names its keys first
