@@ -88,7 +88,7 @@ TEST(LauncherEnvironment, RefusesWhatIsMissingOrOutOfRange) {
 TEST(LauncherEnvironment, GivesUpOnAGroupThatDoesNotCome) {
   const ScopedVariables variables(Variables{
       {"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "1"}});
-  EXPECT_PUZZLE_ERROR((void)make_communicator({.timeout_s = 1.0}), ErrorKind::kPeer,
+  EXPECT_PUZZLE_ERROR((void)make_communicator({.join_timeout_s = 1.0}), ErrorKind::kPeer,
                       "joining the group at 127.0.0.1:1 on rank 1 of 2");
 }
 

@@ -255,7 +255,7 @@ int run_role(const std::string& role, const std::string& folder) {
       {"outputs", outputs},         {"stubborn", stubborn}, {"signal", wait_for_a_signal}};
   try {
     const double timeout_s = role == "hanging" ? 1.0 : 30.0;
-    const auto group = puzzle::make_communicator({.timeout_s = timeout_s});
+    const auto group = puzzle::make_communicator({.timeout_s = timeout_s, .join_timeout_s = 60.0});
     roles.at(role)(*group, folder);
   } catch (const Error& error) {
     puzzle::log_info("{}", error.what());

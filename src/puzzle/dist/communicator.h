@@ -66,18 +66,21 @@ class Communicator {
 };
 
 struct CommunicatorOptions {
-  double timeout_s = 1800.0;  // how long to wait for a peer in one collective
+  double timeout_s = 1800.0;      // how long to wait for a peer in one collective
+  double join_timeout_s = 300.0;  // how long to wait for all of them at the start
 
   void visit(OptionList& list) {
     list.add("timeout_s", timeout_s, Range<double>{0.1, 1e6},
              "Seconds to wait for another process in one collective before it counts as hanging.");
+    list.add("join_timeout_s", join_timeout_s, Range<double>{0.1, 1e6},
+             "Seconds to wait at the start until all processes of the group are there.");
   }
 };
 
 // The group that the launcher's variables name (launcher_environment.h), or a group of one. In a
 // larger group log lines are prefixed "rank N: " from here on, and only rank 0 shows progress.
-// Throws Error(kUsage) for broken variables, Error(kPeer) if the others do not come within the
-// timeout.
+// Throws Error(kUsage) for broken variables, Error(kPeer) if the others do not come within
+// join_timeout_s.
 [[nodiscard]] std::unique_ptr<Communicator> make_communicator(
     const CommunicatorOptions& options = {});
 

@@ -10,6 +10,7 @@
 
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -133,6 +134,23 @@ std::string short_reason(const std::exception& error) {
   return position_end == std::string::npos ? text : text.substr(position_end + 2);
 }
 
+// While ranks look for each other c10d logs every attempt with a backtrace; the last one arrives as
+// an exception anyway.
+class QuietC10d {
+ public:
+  QuietC10d() : level_(FLAGS_caffe2_log_level) { FLAGS_caffe2_log_level = c10::GLOG_FATAL; }
+  ~QuietC10d() { FLAGS_caffe2_log_level = level_; }
+  QuietC10d(const QuietC10d&) = delete;
+  QuietC10d& operator=(const QuietC10d&) = delete;
+
+ private:
+  int level_;
+};
+
+std::chrono::milliseconds to_milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000.0));
+}
+
 class GlooCommunicator final : public Communicator {
  public:
   using Communicator::all_reduce_sum;
@@ -170,7 +188,7 @@ GlooCommunicator::GlooCommunicator(const LauncherEnvironment& environment,
                                    const CommunicatorOptions& options)
     : rank_(environment.rank),
       size_(environment.world_size),
-      timeout_(static_cast<std::int64_t>(options.timeout_s * 1000.0)) {
+      timeout_(to_milliseconds(options.join_timeout_s)) {
   const auto start = std::chrono::steady_clock::now();
   try {
     connect(environment);
@@ -179,9 +197,12 @@ GlooCommunicator::GlooCommunicator(const LauncherEnvironment& environment,
                           environment.master_port),
               error, start);
   }
+  timeout_ = to_milliseconds(options.timeout_s);
+  group_->setTimeout(timeout_);
 }
 
 void GlooCommunicator::connect(const LauncherEnvironment& environment) {
+  const QuietC10d quiet;
   c10d::TCPStoreOptions store_options;
   store_options.port = environment.master_port;
   store_options.isServer = !environment.agent_store && rank_ == 0;

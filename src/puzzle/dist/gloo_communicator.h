@@ -8,8 +8,8 @@
 
 namespace puzzle {
 
-// Connects every rank with every other one. Throws Error(kPeer) if they do not come within the
-// timeout.
+// Connects every rank with every other one. Throws Error(kPeer) if they do not come within
+// join_timeout_s.
 [[nodiscard]] std::unique_ptr<Communicator> make_gloo_communicator(
     const LauncherEnvironment& environment, const CommunicatorOptions& options);
 

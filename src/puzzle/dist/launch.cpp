@@ -4,25 +4,19 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <optional>
 #include <string_view>
-#include <thread>
 
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/log.h"
-#include "puzzle/base/strings.h"
+#include "puzzle/dist/rank_process.h"
 
 namespace puzzle {
 namespace {
@@ -32,134 +26,6 @@ using Clock = std::chrono::steady_clock;
 constexpr int kPollMs = 50;
 constexpr std::size_t kMaxHeldBytes = 1 << 20;  // per rank, of output that may turn out to matter
 constexpr std::size_t kMaxLineBytes = 1 << 16;  // a longer line is passed on in pieces
-
-[[noreturn]] void fail_launch(std::string_view what) {
-  fail(ErrorKind::kIo, "--launch: {}: {}", what, std::strerror(errno));
-}
-
-// Asks the kernel for a port that nobody has. It is free again on return, so another program could
-// take it in between; the ranks then report that they cannot join.
-int find_free_port() {
-  const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) {
-    fail_launch("cannot open a socket");
-  }
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* generic = reinterpret_cast<sockaddr*>(&address);
-  const bool found =
-      ::bind(descriptor, generic, size) == 0 && ::getsockname(descriptor, generic, &size) == 0;
-  ::close(descriptor);
-  if (!found) {
-    fail_launch("cannot find a free port");
-  }
-  return ntohs(address.sin_port);
-}
-
-// Environment of one rank: this process's without a launcher's variables, plus its own.
-std::vector<std::string> rank_environment(int rank, int num_ranks, int port) {
-  const std::vector<std::string> own = {
-      fmt::format("RANK={}", rank),         fmt::format("WORLD_SIZE={}", num_ranks),
-      fmt::format("LOCAL_RANK={}", rank),   fmt::format("LOCAL_WORLD_SIZE={}", num_ranks),
-      std::string("MASTER_ADDR=127.0.0.1"), fmt::format("MASTER_PORT={}", port)};
-  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
-  const std::vector<std::string> defaults = {
-      fmt::format("OMP_NUM_THREADS={}", std::max(1U, cores / static_cast<unsigned>(num_ranks))),
-      "OMP_WAIT_POLICY=PASSIVE",     // spinning threads of one rank starve the others
-      "TORCH_CPP_LOG_LEVEL=ERROR"};  // c10d's own retries are not for people
-  const auto same_name = [](std::string_view a, std::string_view b) {
-    return a.substr(0, a.find('=')) == b.substr(0, b.find('='));
-  };
-  std::vector<std::string> all = own;
-  for (char** entry = ::environ; *entry != nullptr; ++entry) {
-    const std::string_view text = *entry;
-    const bool replaced = std::any_of(
-        own.begin(), own.end(), [&](const std::string& mine) { return same_name(mine, text); });
-    if (!replaced && !text.starts_with("TORCHELASTIC_")) {
-      all.emplace_back(text);
-    }
-  }
-  for (const std::string& entry : defaults) {
-    if (std::none_of(all.begin(), all.end(),
-                     [&](const std::string& other) { return same_name(other, entry); })) {
-      all.push_back(entry);
-    }
-  }
-  return all;
-}
-
-std::vector<char*> c_strings(std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  pointers.reserve(texts.size() + 1);
-  for (std::string& text : texts) {
-    pointers.push_back(text.data());
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-// One end of a rank's output, cut into lines.
-struct OutputPipe {
-  int descriptor = -1;
-  std::string pending;  // an unfinished line
-};
-
-struct RankProcess {
-  int rank = 0;
-  pid_t pid = -1;
-  std::vector<OutputPipe> outputs;
-  std::optional<int> wait_status;
-  bool was_told_to_end = false;
-  bool was_killed = false;
-  std::string held;  // lines after another rank's failure
-};
-
-struct PipeEnds {
-  int read;
-  int write;
-};
-
-PipeEnds make_pipe() {
-  int ends[2] = {-1, -1};
-  if (::pipe2(ends, O_CLOEXEC) != 0) {
-    fail_launch("cannot make a pipe");
-  }
-  ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
-  return {ends[0], ends[1]};
-}
-
-struct ChildPlan {
-  const char* program;
-  char* const* arguments;
-  char* const* environment;
-  int stdin_descriptor;
-  int stdout_descriptor;  // -1: inherited
-  int stderr_descriptor;
-  pid_t parent;
-};
-
-// After fork in a process with threads only async-signal-safe calls are allowed.
-[[noreturn]] void become_rank(const ChildPlan& plan) {
-  // A group of its own: Ctrl-C reaches the launcher alone, which passes it on exactly once.
-  ::setpgid(0, 0);
-  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (::getppid() != plan.parent) {
-    ::_exit(127);  // the launcher died before prctl
-  }
-  ::dup2(plan.stdin_descriptor, STDIN_FILENO);
-  if (plan.stdout_descriptor >= 0) {
-    ::dup2(plan.stdout_descriptor, STDOUT_FILENO);
-  }
-  ::dup2(plan.stderr_descriptor, STDERR_FILENO);
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
-  ::execve(plan.program, plan.arguments, plan.environment);
-  constexpr std::string_view kMessage = "--launch: cannot execute the program\n";
-  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kMessage.data(), kMessage.size());
-  ::_exit(127);
-}
 
 class Supervisor {
  public:
@@ -172,7 +38,6 @@ class Supervisor {
   [[nodiscard]] int wait();
 
  private:
-  void start_rank(int rank, int port, int null_descriptor);
   [[nodiscard]] bool reap();
   void poll_outputs();
   void read_output(RankProcess& process, OutputPipe& output);
@@ -209,51 +74,11 @@ Supervisor::~Supervisor() {
 
 void Supervisor::start() {
   const int port = find_free_port();
-  const int null_descriptor = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  if (null_descriptor < 0) {
-    fail_launch("cannot open /dev/null");
-  }
   processes_.resize(static_cast<std::size_t>(options_.num_ranks));
   for (int rank = 0; rank < options_.num_ranks; ++rank) {
-    start_rank(rank, port, null_descriptor);
-  }
-  ::close(null_descriptor);
-}
-
-void Supervisor::start_rank(int rank, int port, int null_descriptor) {
-  RankProcess& process = processes_[static_cast<std::size_t>(rank)];
-  process.rank = rank;
-  const std::filesystem::path program =
-      options_.program.empty() ? std::filesystem::read_symlink("/proc/self/exe") : options_.program;
-  std::vector<std::string> arguments = {program.string()};
-  arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
-  std::vector<std::string> environment = rank_environment(rank, options_.num_ranks, port);
-  const std::vector<char*> argument_pointers = c_strings(arguments);
-  const std::vector<char*> environment_pointers = c_strings(environment);
-
-  const PipeEnds error_pipe = make_pipe();
-  process.outputs.push_back({error_pipe.read, ""});
-  PipeEnds output_pipe{-1, -1};
-  if (rank != 0) {
-    output_pipe = make_pipe();
-    process.outputs.push_back({output_pipe.read, ""});
-  }
-  const ChildPlan plan{program.c_str(), argument_pointers.data(), environment_pointers.data(),
-                       null_descriptor, output_pipe.write,        error_pipe.write,
-                       ::getpid()};
-  std::fflush(nullptr);
-  process.pid = ::fork();
-  if (process.pid == 0) {
-    become_rank(plan);
-  }
-  const int fork_error = errno;
-  ::close(error_pipe.write);
-  if (output_pipe.write >= 0) {
-    ::close(output_pipe.write);
-  }
-  if (process.pid < 0) {
-    errno = fork_error;
-    fail_launch("cannot start a process");
+    RankProcess& process = processes_[static_cast<std::size_t>(rank)];
+    process.rank = rank;
+    start_rank_process(options_, port, process);
   }
 }
 
