@@ -73,7 +73,7 @@ struct FieldReader {
     }
   }
 
-  bool read_bool(const std::string& text) const {
+  [[nodiscard]] bool read_bool(const std::string& text) const {
     const std::string word = lower(text);
     if (word == "true" || word == "yes" || word == "on") {
       return true;
@@ -84,7 +84,7 @@ struct FieldReader {
     fail_value(text, "true or false");
   }
 
-  std::int64_t read_int(const std::string& text) const {
+  [[nodiscard]] std::int64_t read_int(const std::string& text) const {
     std::string digits = text;
     std::erase_if(digits, [](char c) { return c == '_' || c == '\''; });
     std::int64_t value = 0;
@@ -96,7 +96,7 @@ struct FieldReader {
     return value;
   }
 
-  double read_double(const std::string& text) const {
+  [[nodiscard]] double read_double(const std::string& text) const {
     double value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size() || std::isnan(value)) {
@@ -106,7 +106,7 @@ struct FieldReader {
     return value;
   }
 
-  std::string read_string(const std::string& text) const {
+  [[nodiscard]] std::string read_string(const std::string& text) const {
     if (!field.choices.empty() &&
         std::find(field.choices.begin(), field.choices.end(), text) == field.choices.end()) {
       fail_value(text, "one of " + join(field.choices, ", "));

@@ -185,6 +185,7 @@ Infeasibility Solver::explain(const Problem& problem, const SolveOptions& option
 
 std::string describe(const Infeasibility& infeasibility) {
   std::vector<std::string> parts;
+  parts.reserve(infeasibility.budgets.size() + infeasibility.covers_in_way.size());
   for (const BudgetReach& reach : infeasibility.budgets) {
     parts.push_back(reach_text(reach));
   }
