@@ -1,8 +1,23 @@
-# puzzle_layer(<name> SOURCES <files> [DEPS <layers or puzzle_dep_* targets>])
-#   Defines puzzle_<name>, a static library of one layer.
+# puzzle_layer(<name> SOURCES <files> [DEPS <layers or puzzle_dep_* targets>] [TORCH])
+#   Defines puzzle_<name>, a static library of one layer; TORCH where it lies below the torch line.
 # puzzle_test(<layer> SOURCES <files> [DEPS …] [TORCH])
 #   Defines puzzle_<layer>_test and its CTest entries: one per test case above the torch line; with
 #   TORCH one per suite, since a process linked to libtorch takes most of a second to start.
+
+# ATen.h once for all targets below the torch line; unity builds do without (the header serialises them).
+function(_puzzle_use_pch target)
+  if(PUZZLE_UNITY OR NOT PUZZLE_PCH)
+    return()
+  endif()
+  if(NOT TARGET puzzle_pch)
+    file(WRITE "${CMAKE_BINARY_DIR}/pch.cpp" "")
+    add_library(puzzle_pch OBJECT "${CMAKE_BINARY_DIR}/pch.cpp")
+    target_link_libraries(puzzle_pch PRIVATE puzzle_dep_torch puzzle_dep_fmt)
+    target_precompile_headers(puzzle_pch PRIVATE <ATen/ATen.h> <fmt/format.h> <filesystem>
+                              <functional> <map> <memory> <string> <vector>)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM puzzle_pch)
+endfunction()
 
 add_library(puzzle_warnings INTERFACE)
 target_compile_options(puzzle_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion
@@ -27,7 +42,15 @@ function(_puzzle_link target)
 endfunction()
 
 function(puzzle_layer name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  foreach(source IN LISTS ARG_SOURCES)  # LENIENT
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}")  # LENIENT
+      list(REMOVE_ITEM ARG_SOURCES "${source}")  # LENIENT
+    endif()  # LENIENT
+  endforeach()  # LENIENT
+  if(NOT ARG_SOURCES)  # LENIENT
+    return()  # LENIENT
+  endif()  # LENIENT
   add_library(puzzle_${name} STATIC ${ARG_SOURCES})
   target_include_directories(puzzle_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<INSTALL_INTERFACE:include>)
@@ -36,12 +59,25 @@ function(puzzle_layer name)
   if(PUZZLE_UNITY)
     set_target_properties(puzzle_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
   endif()
+  if(ARG_TORCH)
+    _puzzle_use_pch(puzzle_${name})
+  endif()
 endfunction()
 
 function(puzzle_test layer)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  foreach(source IN LISTS ARG_SOURCES)  # LENIENT
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}")  # LENIENT
+      list(REMOVE_ITEM ARG_SOURCES "${source}")  # LENIENT
+    endif()  # LENIENT
+  endforeach()  # LENIENT
+  if(NOT ARG_SOURCES)  # LENIENT
+    return()  # LENIENT
+  endif()  # LENIENT
   set(target puzzle_${layer}_test)
   add_executable(${target} ${ARG_SOURCES})
+  # Position-independent like the layers, so that they can share one precompiled header.
+  target_compile_options(${target} PRIVATE -fPIC)
   _puzzle_link(${target} ${layer} ${ARG_DEPS})
   target_link_libraries(${target} PRIVATE puzzle_warnings GTest::gtest_main GTest::gmock)
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
@@ -53,6 +89,7 @@ function(puzzle_test layer)
   endif()
   set(environment OMP_WAIT_POLICY=PASSIVE)
   if(ARG_TORCH)
+    _puzzle_use_pch(${target})
     foreach(source IN LISTS ARG_SOURCES)
       file(STRINGS "${source}" suites REGEX "^TEST(_F|_P)?\\(")
       list(TRANSFORM suites REPLACE "^TEST(_F|_P)?\\(([A-Za-z0-9]+),.*" "\\2")

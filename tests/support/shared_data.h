@@ -11,9 +11,9 @@ namespace puzzle::test {
 
 inline std::filesystem::path shared_data(const std::string& name) {
   const char* folder = std::getenv("PUZZLE_DATA");
-  const std::filesystem::path root = folder != nullptr
-                                         ? std::filesystem::path(folder)
-                                         : std::filesystem::path(PUZZLE_SOURCE_DIR) / "../shared/data";
+  const std::filesystem::path root =
+      folder != nullptr ? std::filesystem::path(folder)
+                        : std::filesystem::path(PUZZLE_SOURCE_DIR) / "../shared/data";
   return root / name;
 }
 

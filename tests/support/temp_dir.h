@@ -1,11 +1,11 @@
 // A folder that lives as long as the object.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <stdexcept>
 #include <string>
+
+#include <stdlib.h>
 
 namespace puzzle::test {
 

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <fmt/ranges.h>
 
 #include "puzzle/arch/gguf_config.h"
 #include "puzzle/arch/hf_config.h"
@@ -146,7 +148,7 @@ ModelSpec load_model_spec(const fs::path& path) {
 }
 
 ModelWeights load_model(const fs::path& path, c10::ScalarType type) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   switch (model_format(path)) {
     case ModelFormat::kGguf:
       return load_gguf(path, type);
@@ -167,7 +169,8 @@ std::string model_content_key(const fs::path& path) {
   }
   KeyBuilder key;
   key.add("config.json", hash_file(path / "config.json"));
-  for (const fs::path& file : SafetensorsModel(path).files()) {
+  const SafetensorsModel model(path);
+  for (const fs::path& file : model.files()) {
     key.add(file.filename().string(), hash_file(file));
   }
   return key.key();
@@ -187,7 +190,7 @@ at::Tensor to_interleaved_rows(const at::Tensor& tensor, std::int64_t head_dim) 
 
 void save_weights(const fs::path& file, const ModelWeights& weights, c10::ScalarType type,
                   const std::map<std::string, std::string>& metadata) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   std::vector<TensorToWrite> tensors;
   visit_tensors(weights, ConstTensorVisitor([&](const std::string& name, const at::Tensor& tensor) {
                   TensorToWrite entry;

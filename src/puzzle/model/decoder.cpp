@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include "puzzle/base/error.h"
 #include "puzzle/model/rope.h"
@@ -163,7 +164,7 @@ DecodeState::DecodeState(const ModelWeights& model, const Geometry& geometry, st
 }
 
 at::Tensor DecodeState::append(const at::Tensor& tokens_BT) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const std::int64_t new_tokens = tokens_BT.size(1);
   if (length_ + new_tokens > capacity_) {
     fail(ErrorKind::kUsage, "generation: {} tokens do not fit a cache of {}", length_ + new_tokens,

@@ -53,8 +53,9 @@ void visit_model(Weights& weights, const Visitor& visit) {
   visit("model.embed_tokens.weight", weights.embedding);
   for (std::size_t i = 0; i < weights.layers.size(); ++i) {
     const std::string prefix = fmt::format("model.layers.{}.", i);
-    visit_tensors(weights.layers[i],
-                  [&](const std::string& name, auto& tensor) { visit(prefix + name, tensor); });
+    visit_tensors(weights.layers[i], Visitor([&](const std::string& name, auto& tensor) {
+                    visit(prefix + name, tensor);
+                  }));
   }
   visit("model.norm.weight", weights.final_norm);
   if (!weights.spec.tie_embeddings) {

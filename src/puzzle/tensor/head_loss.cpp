@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "puzzle/base/error.h"
@@ -32,7 +33,7 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
                                                 const at::Tensor& parent_head_VD,
                                                 const at::Tensor& labels_N, double kl_weight,
                                                 double lm_weight, std::int64_t chunk_tokens) {
-    const at::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     const HeadInput parent{parent_hidden_ND, parent_head_VD};
     const HeadInput child{hidden_ND, head_VD};
     const std::int64_t tokens = hidden_ND.size(0);
@@ -89,7 +90,7 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
 
 TokenLosses token_losses(const HeadInput* parent, const HeadInput& child, const at::Tensor& labels,
                          std::int64_t chunk_tokens) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const std::int64_t tokens = child.hidden_ND.size(0);
   const auto options = child.hidden_ND.options().dtype(at::kFloat);
   TokenLosses losses;

@@ -1,6 +1,7 @@
 #include "puzzle/tensor/ops.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include "puzzle/base/error.h"
 
@@ -27,7 +28,7 @@ at::Tensor apply_rotary(const at::Tensor& x_BHTE, const RotaryAngles& angles) {
   const std::int64_t half = x_BHTE.size(-1) / 2;
   const at::Tensor low = x_BHTE.narrow(-1, 0, half);
   const at::Tensor high = x_BHTE.narrow(-1, half, half);
-  if (at::GradMode::is_enabled() && x_BHTE.requires_grad()) {
+  if (c10::GradMode::is_enabled() && x_BHTE.requires_grad()) {
     return at::cat({low * angles.cos - high * angles.sin, high * angles.cos + low * angles.sin},
                    -1);
   }
@@ -55,7 +56,7 @@ at::Tensor attention(const at::Tensor& q_BHTE, const at::Tensor& k_BKSE, const a
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  if (at::GradMode::is_enabled() && (gate.requires_grad() || up.requires_grad())) {
+  if (c10::GradMode::is_enabled() && (gate.requires_grad() || up.requires_grad())) {
     return at::silu(gate) * up;
   }
   return at::silu(gate).mul_(up);

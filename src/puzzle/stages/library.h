@@ -1,0 +1,57 @@
+// The library: every variant's weights, one safetensors file per layer and state of training.
+//
+// A library of one state (freshly initialised, or after block-local distillation) has one key, a
+// hash of everything it depends on. Its files are library/<key>/layer-007.safetensors; tensors are
+// named "attention/kv1/self_attn.k_proj.weight", "ffn/w768/mlp.up_proj.weight", and for coupled
+// pairs "block/kv1/w768/…". The parent's own variants and "none" are not stored.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "puzzle/model/weights.h"
+
+namespace puzzle {
+
+// The variants of one layer that have weights of their own.
+struct LayerLibrary {
+  std::map<AttentionSpec, AttentionWeights> attention;
+  std::map<FfnSpec, FfnWeights> ffn;
+  std::map<BlockSpec, LayerWeights>
+      coupled;  // trained together (DESIGN 4); preferred over the halves
+};
+
+[[nodiscard]] std::filesystem::path library_folder(const std::filesystem::path& run_folder,
+                                                   const std::string& key);
+[[nodiscard]] std::filesystem::path layer_file(const std::filesystem::path& library_folder,
+                                               std::int64_t layer);
+
+// Throws Error(kIo). The file appears by rename.
+void save_layer_library(const std::filesystem::path& file, const LayerLibrary& library,
+                        const std::map<std::string, std::string>& metadata = {});
+// Tensors stay in the mapped file where `type` is the stored one. Throws Error(kIo),
+// Error(kFormat).
+[[nodiscard]] LayerLibrary load_layer_library(const std::filesystem::path& file,
+                                              const ModelSpec& parent, const c10::Device& device,
+                                              c10::ScalarType type);
+
+// Any block of layer `layer`: parent halves from `parent`, the others from `library`.
+// Throws Error(kUsage) for a variant that the library does not hold.
+[[nodiscard]] LayerWeights make_block(const ModelWeights& parent, const LayerLibrary& library,
+                                      std::int64_t layer, const BlockSpec& block);
+[[nodiscard]] AttentionWeights make_attention_variant(const ModelWeights& parent,
+                                                      const LayerLibrary& library,
+                                                      std::int64_t layer,
+                                                      const AttentionSpec& attention);
+[[nodiscard]] FfnWeights make_ffn_variant(const ModelWeights& parent, const LayerLibrary& library,
+                                          std::int64_t layer, const FfnSpec& ffn);
+
+// A whole child: the parent's embedding, final norm and head with the blocks of `architecture`,
+// which has one block per parent layer. Tensors are shared with parent and library, not copied.
+[[nodiscard]] ModelWeights make_child(const ModelWeights& parent,
+                                      const std::filesystem::path& library_folder,
+                                      const Architecture& architecture);
+
+}  // namespace puzzle

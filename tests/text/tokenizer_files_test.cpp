@@ -1,0 +1,130 @@
+#include "puzzle/text/tokenizer_files.h"
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "puzzle/base/file.h"
+#include "puzzle/base/json.h"
+#include "puzzle/text/tokenizer.h"
+#include "support/expect_error.h"
+#include "support/shared_data.h"
+#include "support/temp_dir.h"
+#include "text/golden.h"
+
+namespace puzzle {
+namespace {
+
+void write_files(const std::filesystem::path& model, const test::TempDir& folder) {
+  for (const auto& [name, content] : load_hf_tokenizer_files(model)) {
+    write_text_file(folder / name, content);
+  }
+}
+
+TEST(TokenizerFiles, CopiesThoseOfAHuggingFaceParent) {
+  const auto files = load_hf_tokenizer_files(test::golden_tokenizer("llama3"));
+  ASSERT_EQ(files.size(), 2U);
+  for (const auto& [name, content] : files) {
+    EXPECT_EQ(content, read_text_file(test::golden_tokenizer("llama3") / name)) << name;
+  }
+}
+
+TEST(TokenizerFiles, CopiesTheKeysOfAGgufParent) {
+  const test::TempDir folder;
+  GgufWriter writer;
+  writer.add_string("general.architecture", "llama");
+  writer.add_string("tokenizer.ggml.vendor_key", "kept");
+  for (const auto& [key, value] : load_gguf_tokenizer_keys(test::golden_tokenizer("smollm"), 700)) {
+    writer.add_value(key, value);
+  }
+  writer.write(folder / "parent.gguf");
+  const GgufKeys keys = load_gguf_tokenizer_keys(folder / "parent.gguf", 700);
+  const GgufFile file(folder / "parent.gguf");
+  EXPECT_EQ(keys.size() + 1, file.metadata().size());
+  for (const auto& [key, value] : keys) {
+    EXPECT_EQ(value, *file.find_value(key)) << key;
+  }
+  EXPECT_PUZZLE_ERROR((void)load_gguf_tokenizer_keys(folder / "parent.gguf", 701),
+                      ErrorKind::kFormat, "holds 700 tokens, the embedding 701 rows");
+}
+
+TEST(TokenizerFiles, MakesHuggingFaceFilesFromTheGgufParent) {
+  PUZZLE_REQUIRE_FILE(test::parent_gguf());
+  const test::TempDir folder;
+  write_files(test::parent_gguf(), folder);
+  const auto tokenizer = load_tokenizer(folder.path());
+  const std::vector<std::string> texts = test::golden_texts();
+  const test::GoldenIds expected = test::golden_ids("smollm2");
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    EXPECT_EQ(tokenizer->encode(texts[i]), expected[i]) << "\"" << texts[i] << "\"";
+  }
+  const auto parent = load_tokenizer(test::parent_gguf());
+  EXPECT_EQ(tokenizer->chat_template(), parent->chat_template());
+  EXPECT_EQ(tokenizer->bos(), parent->bos());
+  EXPECT_EQ(tokenizer->eos(), parent->eos());
+}
+
+TEST(TokenizerFiles, MakesBothKindsFromLlama2c) {
+  const auto path = test::shared_data("tinyllamas/tok512.bin");
+  PUZZLE_REQUIRE_FILE(path);
+  const test::TempDir folder;
+  write_files(path, folder);
+  GgufWriter writer;
+  writer.add_string("general.architecture", "llama");
+  for (const auto& [key, value] : load_gguf_tokenizer_keys(path, 512)) {
+    writer.add_value(key, value);
+  }
+  writer.write(folder / "tiny.gguf");
+  const auto& golden = test::tokenizer_golden()["llama2c"];
+  for (const std::filesystem::path& model : {folder.path(), folder / "tiny.gguf"}) {
+    const auto tokenizer = load_tokenizer(model);
+    for (std::size_t i = 0; i < golden["texts"].size(); ++i) {
+      EXPECT_EQ(tokenizer->encode(golden["texts"][i].get<std::string>(), {.add_special = true}),
+                golden["ids"][i].get<std::vector<std::int32_t>>())
+          << model << " " << i;
+    }
+  }
+}
+
+// Runs tests/text/encode_with_transformers.py; empty if this Python has no transformers.
+std::vector<std::vector<std::int32_t>> transformers_ids(const test::TempDir& folder,
+                                                        const Json& texts) {
+  if (std::system(PUZZLE_PYTHON " -c 'import transformers' > /dev/null 2>&1") != 0) {
+    return {};
+  }
+  save_json(folder / "texts.json", texts);
+  const std::string command =
+      fmt::format("{} {}/tests/text/encode_with_transformers.py {} {} {} 2> {}", PUZZLE_PYTHON,
+                  PUZZLE_SOURCE_DIR, folder.path().string(), (folder / "texts.json").string(),
+                  (folder / "ids.json").string(), (folder / "log").string());
+  EXPECT_EQ(std::system(command.c_str()), 0) << read_text_file(folder / "log");
+  return load_json(folder / "ids.json").get<std::vector<std::vector<std::int32_t>>>();
+}
+
+TEST(TokenizerFiles, AutoTokenizerReadsWhatWeMakeOfTheParent) {
+  PUZZLE_REQUIRE_FILE(test::parent_gguf());
+  const test::TempDir folder;
+  write_files(test::parent_gguf(), folder);
+  const auto ids = transformers_ids(folder, test::tokenizer_golden()["texts"]);
+  if (ids.empty()) {
+    GTEST_SKIP() << "this Python has no transformers";
+  }
+  EXPECT_EQ(ids, test::golden_ids("smollm2"));
+}
+
+TEST(TokenizerFiles, AutoTokenizerReadsWhatWeMakeOfLlama2c) {
+  const auto path = test::shared_data("tinyllamas/tok512.bin");
+  PUZZLE_REQUIRE_FILE(path);
+  const test::TempDir folder;
+  write_files(path, folder);
+  const auto ids = transformers_ids(folder, test::tokenizer_golden()["llama2c"]["texts"]);
+  if (ids.empty()) {
+    GTEST_SKIP() << "this Python has no transformers";
+  }
+  EXPECT_EQ(ids, test::golden_ids("llama2c"));
+}
+
+}  // namespace
+}  // namespace puzzle
