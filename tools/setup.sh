@@ -41,7 +41,8 @@ done
 
 # run_step NAME COMMAND...: one line when it starts, one line if it fails; the rest goes to a log.
 run_step() {
-  local name="$1" log="$LOGS/setup-${1//[^a-z0-9]/-}.log"
+  local name="$1" log
+  log="$LOGS/setup-$(tr -cs 'a-z0-9\n' '-' <<<"${name,,}").log"
   shift
   mkdir -p "$LOGS"
   echo "setup: $name"

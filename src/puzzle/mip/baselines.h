@@ -23,7 +23,8 @@ namespace puzzle {
 [[nodiscard]] std::optional<Solution> solve_greedy(const Problem& problem);
 
 // Paper F.2.3: the largest sum of one cost (parameters) under the same budgets, scores ignored.
-// `objective` is the sum of the scores as everywhere; gap and proven concern the sum of that cost.
+// `objective` is the sum of the scores as everywhere; `bound`, `gap` and `proven` are those of the
+// minimised negative cost.
 [[nodiscard]] SolveResult solve_max_cost(const Solver& solver, const Problem& problem,
                                          const std::string& cost, const SolveOptions& options = {});
 
