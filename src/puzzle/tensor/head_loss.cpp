@@ -24,6 +24,21 @@ at::Tensor label_nll(const at::Tensor& log_q_NV, const at::Tensor& labels_N) {
   return -(picked * valid.to(picked.scalar_type()));
 }
 
+struct ParentChunk {
+  at::Tensor log_probs, probs, top, nll;
+};
+
+TokenLosses empty_losses(const HeadInput& child, bool with_parent, bool with_labels) {
+  const auto options = child.hidden_ND.options().dtype(at::kFloat);
+  const auto make = [&](bool wanted) {
+    return wanted ? at::empty({child.hidden_ND.size(0)}, options) : at::Tensor();
+  };
+  return {.kl = make(with_parent),
+          .nll = make(with_labels),
+          .parent_nll = make(with_parent && with_labels),
+          .top1_agree = make(with_parent)};
+}
+
 class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
@@ -90,35 +105,43 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
 
 TokenLosses token_losses(const HeadInput* parent, const HeadInput& child, const at::Tensor& labels,
                          std::int64_t chunk_tokens) {
+  return token_losses(parent, std::vector<HeadInput>{child}, labels, chunk_tokens).front();
+}
+
+std::vector<TokenLosses> token_losses(const HeadInput* parent,
+                                      const std::vector<HeadInput>& children,
+                                      const at::Tensor& labels, std::int64_t chunk_tokens) {
   const c10::NoGradGuard no_grad;
-  const std::int64_t tokens = child.hidden_ND.size(0);
-  const auto options = child.hidden_ND.options().dtype(at::kFloat);
-  TokenLosses losses;
-  if (parent != nullptr) {
-    losses.kl = at::empty({tokens}, options);
-    losses.top1_agree = at::empty({tokens}, options);
+  std::vector<TokenLosses> losses;
+  losses.reserve(children.size());
+  for (const HeadInput& child : children) {
+    losses.push_back(empty_losses(child, parent != nullptr, labels.defined()));
   }
-  if (labels.defined()) {
-    losses.nll = at::empty({tokens}, options);
-    if (parent != nullptr) {
-      losses.parent_nll = at::empty({tokens}, options);
-    }
-  }
+  const std::int64_t tokens = children.empty() ? 0 : children.front().hidden_ND.size(0);
   for (std::int64_t begin = 0; begin < tokens; begin += chunk_tokens) {
     const std::int64_t count = std::min(chunk_tokens, tokens - begin);
-    at::Tensor log_q = chunk_log_probs(child, begin, count);
-    if (labels.defined()) {
-      losses.nll.narrow(0, begin, count).copy_(label_nll(log_q, labels.narrow(0, begin, count)));
-    }
+    const at::Tensor chunk_labels = labels.defined() ? labels.narrow(0, begin, count) : labels;
+    ParentChunk p;
     if (parent != nullptr) {
-      const at::Tensor log_p = chunk_log_probs(*parent, begin, count);
+      p.log_probs = chunk_log_probs(*parent, begin, count);
+      p.probs = p.log_probs.exp();
+      p.top = p.log_probs.argmax(-1);
+      p.nll = labels.defined() ? label_nll(p.log_probs, chunk_labels) : at::Tensor();
+    }
+    for (std::size_t c = 0; c < children.size(); ++c) {
+      at::Tensor log_q = chunk_log_probs(children[c], begin, count);
       if (labels.defined()) {
-        losses.parent_nll.narrow(0, begin, count)
-            .copy_(label_nll(log_p, labels.narrow(0, begin, count)));
+        losses[c].nll.narrow(0, begin, count).copy_(label_nll(log_q, chunk_labels));
       }
-      losses.top1_agree.narrow(0, begin, count).copy_(log_p.argmax(-1).eq(log_q.argmax(-1)));
-      const at::Tensor difference = at::sub(log_p, log_q);
-      losses.kl.narrow(0, begin, count).copy_(log_p.exp().mul_(difference).sum(-1));
+      if (parent != nullptr) {
+        if (labels.defined()) {
+          losses[c].parent_nll.narrow(0, begin, count).copy_(p.nll);
+        }
+        losses[c].top1_agree.narrow(0, begin, count).copy_(p.top.eq(log_q.argmax(-1)));
+        losses[c]
+            .kl.narrow(0, begin, count)
+            .copy_(log_q.neg_().add_(p.log_probs).mul_(p.probs).sum(-1));
+      }
     }
   }
   return losses;

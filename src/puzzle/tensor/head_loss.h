@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -27,6 +28,12 @@ struct HeadInput {
 // may be null (then neither kl nor top1). `chunk_tokens` bounds memory: chunk × V × 4 bytes × 2.
 [[nodiscard]] TokenLosses token_losses(const HeadInput* parent, const HeadInput& child,
                                        const at::Tensor& labels, std::int64_t chunk_tokens = 256);
+
+// The same for several children of one parent, whose distribution is computed once per chunk.
+[[nodiscard]] std::vector<TokenLosses> token_losses(const HeadInput* parent,
+                                                    const std::vector<HeadInput>& children,
+                                                    const at::Tensor& labels,
+                                                    std::int64_t chunk_tokens = 256);
 
 struct HeadLossWeights {
   double kl = 1.0;  // KL(parent ‖ child)

@@ -1,0 +1,40 @@
+#include "puzzle/stages/child_folder.h"
+
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/arch/hf_config.h"
+#include "puzzle/base/error.h"
+#include "puzzle/base/file.h"
+#include "puzzle/base/json.h"
+#include "puzzle/model/checkpoint.h"
+#include "puzzle/text/tokenizer_files.h"
+
+namespace puzzle {
+
+std::string torch_dtype_name(c10::ScalarType type) {
+  switch (type) {
+    case at::kFloat:
+      return "float32";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    default:
+      fail(ErrorKind::kInternal, "no model is stored as {}", c10::toString(type));
+  }
+}
+
+void write_child_folder(const std::filesystem::path& folder, const ModelWeights& child,
+                        const std::filesystem::path& tokenizer_source, c10::ScalarType stored_type,
+                        const std::map<std::string, std::string>& metadata) {
+  make_folder(folder);
+  save_weights(folder / "model.safetensors", child, stored_type, metadata);
+  for (const auto& [name, content] : load_hf_tokenizer_files(tokenizer_path(tokenizer_source))) {
+    write_text_file(folder / name, content);
+  }
+  save_json(folder / "config.json",
+            make_nemotron_nas_config(child.spec, torch_dtype_name(stored_type)));
+}
+
+}  // namespace puzzle

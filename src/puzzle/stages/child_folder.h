@@ -1,0 +1,23 @@
+// A child on disk as a Hugging Face folder: config.json (nemotron-nas), model.safetensors,
+// tokenizer files.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "puzzle/model/weights.h"
+
+namespace puzzle {
+
+// Written so that a reader never sees half of it: weights first, config.json last, each by rename.
+// `tokenizer_source` is the parent (a folder, a .gguf or a llama2.c checkpoint); `metadata` goes
+// into the safetensors header. Throws Error(kIo).
+void write_child_folder(const std::filesystem::path& folder, const ModelWeights& child,
+                        const std::filesystem::path& tokenizer_source, c10::ScalarType stored_type,
+                        const std::map<std::string, std::string>& metadata);
+
+// "float32", "float16", "bfloat16".
+[[nodiscard]] std::string torch_dtype_name(c10::ScalarType type);
+
+}  // namespace puzzle

@@ -1,0 +1,53 @@
+// One child under global distillation: trainable weights, loss, optimiser, saved state. The loop
+// around it is in distill_child.cpp.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "puzzle/data/token_split.h"
+#include "puzzle/stages/distill_child.h"
+
+namespace puzzle {
+
+// Sums over the tokens of a batch, on the device, detached.
+struct StepLosses {
+  at::Tensor total;
+  at::Tensor kl;
+  at::Tensor cosine;
+};
+
+class ChildTrainer {
+ public:
+  // Clones what is trained of `child`; the rest is shared.
+  ChildTrainer(const LoadedModel& parent, const ModelWeights& child,
+               const DistillChildOptions& options);
+
+  // Adds the gradients of one micro-batch, whose share of the step's tokens is `weight`.
+  [[nodiscard]] StepLosses add_gradients(const TokenBatch& batch, double weight);
+  // All-reduces gradients if the group is larger than one, then updates.
+  void update(Communicator& communicator, double learning_rate);
+
+  // Mean KL(parent ‖ child) over the part, split over ranks.
+  [[nodiscard]] double validation_kl(const TokenPart& part, Communicator& communicator) const;
+
+  [[nodiscard]] const ModelWeights& child() const { return child_; }
+  void save_state(const std::filesystem::path& file,
+                  const std::map<std::string, std::string>& metadata) const;
+  // Returns the metadata. Throws Error(kFormat) for the state of another child.
+  std::map<std::string, std::string> load_state(const std::filesystem::path& file,
+                                                std::int64_t* steps);
+  void load_weights(const std::filesystem::path& file);
+
+ private:
+  [[nodiscard]] at::Tensor loss(const TokenBatch& batch, StepLosses& parts) const;
+
+  const LoadedModel& parent_;
+  DistillChildOptions options_;
+  ModelWeights child_;
+  AdamW optimizer_;
+};
+
+}  // namespace puzzle

@@ -1,0 +1,199 @@
+#include "puzzle/stages/gguf_export.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include "puzzle/arch/gguf_config.h"
+#include "puzzle/base/error.h"
+#include "puzzle/base/strings.h"
+#include "puzzle/formats/gguf.h"
+#include "puzzle/formats/gguf_quant.h"
+#include "puzzle/model/checkpoint.h"
+#include "puzzle/text/tokenizer_files.h"
+
+namespace puzzle {
+namespace {
+
+constexpr std::int64_t kQuantRowsAtATime = 256;
+
+// Hands a tensor to the file in its stored type, some rows at a time.
+void add_gguf_tensor(GgufWriter& writer, const std::string& name, const at::Tensor& tensor,
+                     DType wanted) {
+  TensorToWrite entry;
+  entry.name = name;
+  entry.shape = tensor.sizes().vec();
+  const std::int64_t row_length = tensor.size(-1);
+  entry.dtype = tensor.dim() < 2 ? DType::kF32 : stored_dtype(wanted, row_length);
+  entry.produce = [tensor, row_length, dtype = entry.dtype](const ByteSink& sink) {
+    const at::Tensor rows = tensor.detach().reshape({-1, row_length});
+    std::vector<std::byte> bytes;
+    for (std::int64_t first = 0; first < rows.size(0); first += kQuantRowsAtATime) {
+      const std::int64_t count = std::min(kQuantRowsAtATime, rows.size(0) - first);
+      const at::Tensor part = rows.narrow(0, first, count).to(at::kCPU, at::kFloat).contiguous();
+      bytes.clear();
+      quantize(dtype, {part.const_data_ptr<float>(), static_cast<std::size_t>(part.numel())},
+               row_length, bytes);
+      sink(bytes);
+    }
+  };
+  writer.add_tensor(std::move(entry));
+}
+
+class LayerWriter {
+ public:
+  LayerWriter(GgufWriter& writer, const ModelSpec& spec, const WeightTypes& types,
+              std::int64_t index)
+      : writer_(writer), spec_(spec), types_(types), prefix_(fmt::format("blk.{}.", index)) {}
+
+  void write_attention(const AttentionWeights& w, const LoweredBlock& lowered) const {
+    const at::TensorOptions options(at::kFloat);
+    if (lowered.zero_attention) {
+      add("attn_norm.weight", at::ones({spec_.hidden_size}, options));
+      add("attn_output.weight", at::zeros({spec_.hidden_size, spec_.hidden_size}, options));
+      return;
+    }
+    if (w.spec.kind == AttentionKind::kNone) {
+      return;
+    }
+    add("attn_norm.weight", w.norm);
+    if (w.spec.kind == AttentionKind::kLinear) {
+      add("attn_output.weight", w.linear);
+      return;
+    }
+    add("attn_q.weight", to_interleaved_rows(w.q, spec_.head_dim));
+    add("attn_k.weight", to_interleaved_rows(w.k, spec_.head_dim));
+    add("attn_v.weight", w.v);
+    add("attn_output.weight", w.o);
+    if (w.q_bias.defined()) {
+      add("attn_q.bias", to_interleaved_rows(w.q_bias, spec_.head_dim));
+      add("attn_k.bias", to_interleaved_rows(w.k_bias, spec_.head_dim));
+      add("attn_v.bias", w.v_bias);
+    }
+    if (w.o_bias.defined()) {
+      add("attn_output.bias", w.o_bias);
+    }
+  }
+
+  void write_ffn(const FfnWeights& w, const LoweredBlock& lowered) const {
+    if (lowered.zero_ffn) {
+      write_zero_ffn(lowered.ffn.width);
+    } else if (lowered.linear_ffn_as_swiglu) {
+      write_linear_ffn(w);
+    } else if (w.spec.kind == FfnKind::kSwiglu) {
+      add("ffn_norm.weight", w.norm);
+      add("ffn_gate.weight", w.gate);
+      add("ffn_up.weight", w.up);
+      add("ffn_down.weight", w.down);
+      if (w.gate_bias.defined()) {
+        add("ffn_gate.bias", w.gate_bias);
+        add("ffn_up.bias", w.up_bias);
+        add("ffn_down.bias", w.down_bias);
+      }
+    }
+  }
+
+ private:
+  void write_zero_ffn(std::int64_t width) const {
+    const at::TensorOptions options(at::kFloat);
+    add("ffn_norm.weight", at::ones({spec_.hidden_size}, options));
+    add("ffn_gate.weight", at::zeros({width, spec_.hidden_size}, options));
+    add("ffn_up.weight", at::zeros({width, spec_.hidden_size}, options));
+    add("ffn_down.weight", at::zeros({spec_.hidden_size, width}, options));
+  }
+
+  // formats.md 7.2: silu of a large constant gate is that constant.
+  void write_linear_ffn(const FfnWeights& w) const {
+    const std::int64_t width = spec_.hidden_size;
+    const LinearFfnForm form = linear_ffn_form(stored_dtype(types_.matrix, width));
+    const at::TensorOptions options(at::kFloat);
+    add("ffn_norm.weight", w.norm);
+    add("ffn_gate.weight", at::zeros({width, width}, options));
+    add("ffn_gate.bias", at::full({width}, form.gate_bias, options));
+    add("ffn_up.weight", w.linear);
+    add("ffn_down.weight", at::eye(width, options) * form.down_diagonal);
+  }
+
+  void add(const char* name, const at::Tensor& tensor) const {
+    add_gguf_tensor(writer_, prefix_ + name, tensor, types_.matrix);
+  }
+
+  GgufWriter& writer_;
+  const ModelSpec& spec_;
+  const WeightTypes& types_;
+  std::string prefix_;
+};
+
+DType parse_gguf_type(const std::string& name) {
+  static const std::map<std::string, DType> kTypes = {
+      {"f32", DType::kF32},   {"f16", DType::kF16},   {"bf16", DType::kBF16},
+      {"q8_0", DType::kQ8_0}, {"q4_0", DType::kQ4_0}, {"q4_1", DType::kQ4_1}};
+  const auto found = kTypes.find(lower(name));
+  if (found == kTypes.end()) {
+    fail(ErrorKind::kUsage,
+         "GGUF type '{}': expected like-parent, f32, f16, bf16, q8_0, q4_0 or q4_1", name);
+  }
+  return found->second;
+}
+
+}  // namespace
+
+void write_deci_gguf(const std::filesystem::path& path, const ModelWeights& model,
+                     const GgufExport& options) {
+  const c10::NoGradGuard no_grad;
+  const std::vector<LoweredBlock> lowered = lower_model(ExportTarget::kDeci, model.spec);
+  GgufWriter writer;
+  ModelSpec named = model.spec;
+  named.name = options.name;
+  write_deci_config(named, options.types.matrix, writer);
+  if (!options.license.empty()) {
+    writer.add_string("general.license", options.license);
+  }
+  if (!options.parent_name.empty()) {
+    writer.add_string("puzzle.parent", options.parent_name);
+  }
+  for (const auto& [key, value] :
+       load_gguf_tokenizer_keys(tokenizer_path(options.tokenizer_source), model.spec.vocab_size)) {
+    writer.add_value(key, value);
+  }
+  add_gguf_tensor(writer, "token_embd.weight", model.embedding, options.types.embedding);
+  std::int64_t index = 0;
+  for (std::size_t i = 0; i < lowered.size(); ++i) {
+    if (lowered[i].dropped) {
+      continue;
+    }
+    const LayerWriter layer(writer, model.spec, options.types, index++);
+    layer.write_attention(model.layers[i].attention, lowered[i]);
+    layer.write_ffn(model.layers[i].ffn, lowered[i]);
+  }
+  add_gguf_tensor(writer, "output_norm.weight", model.final_norm, DType::kF32);
+  if (!model.spec.tie_embeddings) {
+    add_gguf_tensor(writer, "output.weight", model.head, options.types.embedding);
+  }
+  writer.write(path);
+}
+
+WeightTypes gguf_weight_types(const std::string& name, const std::filesystem::path& parent) {
+  WeightTypes types;
+  if (name != "like-parent") {
+    types.matrix = parse_gguf_type(name);
+    const bool four_bits = types.matrix == DType::kQ4_0 || types.matrix == DType::kQ4_1;
+    types.embedding = four_bits ? DType::kQ8_0 : types.matrix;
+    return types;
+  }
+  types.matrix = DType::kF16;
+  types.embedding = DType::kF16;
+  if (parent.extension() == ".gguf") {
+    const GgufFile file(parent);
+    const DType matrix = file.tensor("blk.0.ffn_up.weight").dtype;
+    const DType embedding = file.tensor("token_embd.weight").dtype;
+    types.matrix = can_quantize(matrix) ? matrix : DType::kF16;
+    types.embedding = can_quantize(embedding) ? embedding : DType::kF16;
+  }
+  return types;
+}
+
+}  // namespace puzzle
