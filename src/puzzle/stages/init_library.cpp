@@ -1,0 +1,384 @@
+#include "puzzle/stages/init_library.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/hash.h"
+#include "puzzle/base/json.h"
+#include "puzzle/base/log.h"
+#include "puzzle/base/progress.h"
+#include "puzzle/model/initialize.h"
+#include "puzzle/stages/held_states.h"
+#include "puzzle/stages/library.h"
+
+namespace puzzle {
+namespace {
+
+// Raise when the same inputs give other weights or rows.
+constexpr int kInitLibraryVersion = 1;
+// The median of ‖h‖² is taken over about this many calibration tokens, spread evenly: their outputs
+// are needed before the first sum is made, so they go through the layer twice.
+constexpr std::int64_t kMedianTokens = 4096;
+constexpr double kSmallestNorm2 = 1e-20;  // tokens of a zero state weigh no more than this says
+constexpr const char* kInitLibraryStage = "init-library";
+
+bool is_paper(const InitLibraryOptions& options) { return options.init == "paper"; }
+
+// Σ‖y − ŷ‖² and Σ‖y‖² over validation tokens, plain and under the token weights.
+struct ErrorSums {
+  double error = 0.0, norm = 0.0, weighted_error = 0.0, weighted_norm = 0.0;
+
+  void add(const at::Tensor& y, const at::Tensor& variant_y, const at::Tensor& token_weights) {
+    const at::Tensor error_N = squared_norms(y.to(at::kFloat) - variant_y.to(at::kFloat));
+    const at::Tensor norm_N = squared_norms(y);
+    const auto sum = [](const at::Tensor& x) { return x.sum(at::kDouble).item<double>(); };
+    error += sum(error_N);
+    norm += sum(norm_N);
+    weighted_error += sum(token_weights.defined() ? error_N * token_weights : error_N);
+    weighted_norm += sum(token_weights.defined() ? norm_N * token_weights : norm_N);
+  }
+};
+
+double error_fraction(double error, double norm) {
+  if (norm > 0.0) {
+    return error / norm;
+  }
+  return error > 0.0 ? std::numeric_limits<double>::infinity() : 0.0;
+}
+
+class LibraryMaker {
+ public:
+  LibraryMaker(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
+               const TokenPart& calibration, const TokenPart& validation,
+               const InitLibraryOptions& options);
+  InitLibraryResult make();
+
+ private:
+  [[nodiscard]] bool is_wanted(std::int64_t layer) const;
+  [[nodiscard]] bool has_variants(std::int64_t layer) const;
+  [[nodiscard]] std::vector<bool> find_finished() const;
+  void name_current_rows();
+  void make_layer(std::int64_t layer, Progress& progress);
+  void skip_layer(std::int64_t layer, Progress& progress);
+  [[nodiscard]] double median_norm2(const LayerWeights& layer) const;
+  [[nodiscard]] at::Tensor token_weights(const at::Tensor& output_BTD, double median) const;
+  std::map<std::string, ErrorSums> measure_errors(std::int64_t layer, const LayerVariants& variants,
+                                                  double median);
+  void reduce(std::map<std::string, ErrorSums>& errors);
+  void record(std::int64_t layer, const LayerVariants& variants,
+              const std::map<std::string, ErrorSums>& errors, double median, double seconds);
+  [[nodiscard]] const LayerWeights& parent_layer(std::int64_t layer) const {
+    return parent_.weights.layers[static_cast<std::size_t>(layer)];
+  }
+
+  RunContext& context_;
+  const LoadedModel& parent_;
+  const SearchSpace& space_;
+  const TokenPart& calibration_;
+  const TokenPart& validation_;
+  const InitLibraryOptions& options_;
+  std::string key_;
+  std::filesystem::path folder_;
+  std::vector<std::string> layer_keys_;
+  std::optional<HeldStates> calibration_states_;
+  std::optional<HeldStates> validation_states_;
+};
+
+LibraryMaker::LibraryMaker(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
+                           const TokenPart& calibration, const TokenPart& validation,
+                           const InitLibraryOptions& options)
+    : context_(context),
+      parent_(parent),
+      space_(space),
+      calibration_(calibration),
+      validation_(validation),
+      options_(options),
+      key_(init_library_key(parent, space, calibration, options)),
+      folder_(library_folder(context.folder, key_)) {
+  const std::int64_t num_layers = parent.weights.spec.num_layers();
+  PUZZLE_CHECK(std::ssize(space.layers) == num_layers, "a search space of {} layers, parent {}",
+               space.layers.size(), num_layers);
+  for (const TokenPart* part : {&calibration, &validation}) {
+    if (part->num_windows() == 0) {
+      fail(ErrorKind::kUsage, "init-library: the part {} has no tokens; raise data.{}_tokens",
+           part->name(), part->name());
+    }
+  }
+  for (const std::int64_t layer : options.layers) {
+    if (layer >= num_layers) {
+      fail(ErrorKind::kUsage, "init_library.layers: {}, expected 0 … {}, the parent's layers",
+           layer, num_layers - 1);
+    }
+  }
+  for (std::int64_t layer = 0; layer < num_layers; ++layer) {
+    KeyBuilder key;
+    key.add("library", key_).add("layer", layer).add("validation", validation.content_key());
+    layer_keys_.push_back(key.key());
+  }
+  context.communicator.agree("init-library: the library's key", key_);
+}
+
+bool LibraryMaker::is_wanted(std::int64_t layer) const {
+  return options_.layers.empty() ||
+         std::ranges::find(options_.layers, layer) != options_.layers.end();
+}
+
+bool LibraryMaker::has_variants(std::int64_t layer) const {
+  const LayerSpace& layer_space = space_.layers[static_cast<std::size_t>(layer)];
+  const BlockSpec own = parent_layer(layer).spec();
+  return std::ranges::any_of(layer_space.attention,
+                             [&](const AttentionSpec& variant) {
+                               return variant != own.attention && variant != AttentionSpec::none();
+                             }) ||
+         std::ranges::any_of(layer_space.ffn, [&](const FfnSpec& variant) {
+           return variant != own.ffn && variant != FfnSpec::none();
+         });
+}
+
+std::vector<bool> LibraryMaker::find_finished() const {
+  std::string flags(layer_keys_.size(), '0');
+  if (context_.communicator.is_first()) {
+    for (std::size_t i = 0; i < flags.size(); ++i) {
+      const auto layer = static_cast<std::int64_t>(i);
+      const bool has_file =
+          !has_variants(layer) || std::filesystem::exists(layer_file(folder_, layer));
+      flags[i] = has_file && context_.db.has_stage(layer_keys_[i]) ? '1' : '0';
+    }
+  }
+  flags = context_.communicator.broadcast_string(flags, 0);
+  std::vector<bool> finished;
+  for (const char flag : flags) {
+    finished.push_back(flag == '1');
+  }
+  return finished;
+}
+
+void LibraryMaker::name_current_rows() {
+  if (context_.communicator.is_first()) {
+    context_.db.set_current(RunTable::kStages, kInitLibraryStage, layer_keys_);
+    context_.db.set_current(RunTable::kVariants, kInitLibraryStage, layer_keys_);
+  }
+}
+
+InitLibraryResult LibraryMaker::make() {
+  name_current_rows();
+  InitLibraryResult result{.key = key_, .folder = folder_};
+  const std::vector<bool> finished = find_finished();
+  std::int64_t end = 0;  // one past the last layer to be made
+  for (std::int64_t layer = 0; layer < std::ssize(finished); ++layer) {
+    if (is_wanted(layer)) {
+      const bool found = finished[static_cast<std::size_t>(layer)];
+      ++(found ? result.layers_found : result.layers_made);
+      end = found ? end : layer + 1;
+    }
+  }
+  if (end == 0) {
+    return result;
+  }
+  const RankShare share{context_.communicator.rank(), context_.communicator.size()};
+  calibration_states_.emplace(parent_, calibration_, share, options_.batch_tokens);
+  validation_states_.emplace(parent_, validation_, share, options_.batch_tokens);
+  Progress progress(kInitLibraryStage, end * calibration_states_->num_windows(), "windows");
+  for (std::int64_t layer = 0; layer < end; ++layer) {
+    try {
+      if (is_wanted(layer) && !finished[static_cast<std::size_t>(layer)]) {
+        make_layer(layer, progress);
+      } else {
+        skip_layer(layer, progress);
+      }
+    } catch (const c10::Error& error) {
+      fail(ErrorKind::kInternal, "init-library, layer {}: {}", layer,
+           error.what_without_backtrace());
+    }
+  }
+  return result;
+}
+
+void LibraryMaker::skip_layer(std::int64_t layer, Progress& progress) {
+  calibration_states_->advance(parent_layer(layer));
+  validation_states_->advance(parent_layer(layer));
+  progress.skip(calibration_states_->num_windows());
+  progress.advance(0);
+}
+
+void LibraryMaker::make_layer(std::int64_t layer, Progress& progress) {
+  const Stopwatch watch;
+  const std::string place = fmt::format("init-library, layer {}", layer);
+  const LayerWeights& weights = parent_layer(layer);
+  const bool is_damped = !is_paper(options_) && options_.token_weights == "damped";
+  const double median = is_damped ? median_norm2(weights) : 0.0;
+
+  const LayerInitOptions init_options{
+      is_paper(options_) ? InitMethod::kPaper : InitMethod::kLeastSquares, options_.lambda};
+  LayerInitializer initializer(parent_.weights.spec, weights, parent_.geometry,
+                               space_.layers[static_cast<std::size_t>(layer)], init_options);
+  for (std::int64_t i = 0; i < calibration_states_->num_batches(); ++i) {
+    const PassContext pass = calibration_states_->pass(i);
+    const ParentPass parent_pass =
+        run_parent_layer(weights, parent_.geometry, calibration_states_->states(i), pass);
+    initializer.add(parent_pass, pass, token_weights(parent_pass.output, median));
+    calibration_states_->replace(i, parent_pass.output);
+    progress.advance(calibration_states_->num_windows(i), fmt::format("layer {}", layer));
+  }
+  initializer.visit_sums([&](at::Tensor& sum) { context_.communicator.all_reduce_sum(sum); });
+  const LayerVariants variants = initializer.solve(place);
+  const std::map<std::string, ErrorSums> errors = measure_errors(layer, variants, median);
+  if (context_.communicator.is_first()) {
+    record(layer, variants, errors, median, watch.seconds());
+  }
+  context_.communicator.barrier();
+}
+
+double LibraryMaker::median_norm2(const LayerWeights& layer) const {
+  const std::int64_t stride = std::max<std::int64_t>(1, calibration_.num_tokens() / kMedianTokens);
+  const std::vector<float> mine = calibration_states_->sampled_norms(layer, stride);
+  const std::string_view bytes(reinterpret_cast<const char*>(mine.data()),
+                               mine.size() * sizeof(float));
+  std::vector<float> all;
+  for (const std::string& part : context_.communicator.all_gather_strings(bytes)) {
+    const std::size_t old_size = all.size();
+    all.resize(old_size + part.size() / sizeof(float));
+    std::memcpy(all.data() + old_size, part.data(), part.size());
+  }
+  if (!std::ranges::all_of(all, [](float value) { return std::isfinite(value); })) {
+    fail(ErrorKind::kNumeric,
+         "init-library: the parent's hidden states are not finite; are its weights sound in this "
+         "numeric type?");
+  }
+  const auto middle = all.begin() + std::ssize(all) / 2;
+  std::ranges::nth_element(all, middle);
+  return *middle;
+}
+
+at::Tensor LibraryMaker::token_weights(const at::Tensor& output_BTD, double median) const {
+  if (is_paper(options_) || options_.token_weights == "none") {
+    return {};
+  }
+  return squared_norms(output_BTD).clamp_min(std::max(median, kSmallestNorm2)).reciprocal();
+}
+
+std::map<std::string, ErrorSums> LibraryMaker::measure_errors(std::int64_t layer,
+                                                              const LayerVariants& variants,
+                                                              double median) {
+  std::map<std::string, ErrorSums> errors;
+  for (const auto& [spec, weights] : variants.attention) {
+    errors["attention/" + spec.name()] = {};
+  }
+  for (const auto& [spec, weights] : variants.ffn) {
+    errors["ffn/" + spec.name()] = {};
+  }
+  for (std::int64_t i = 0; i < validation_states_->num_batches(); ++i) {
+    const PassContext pass = validation_states_->pass(i);
+    const ParentPass parent = run_parent_layer(parent_layer(layer), parent_.geometry,
+                                               validation_states_->states(i), pass);
+    const at::Tensor importance = token_weights(parent.output, median);
+    for (const auto& [spec, weights] : variants.attention) {
+      const at::Tensor features =
+          attention_features(weights, parent_.geometry, parent.attention_xn, pass);
+      errors["attention/" + spec.name()].add(parent.attention_y,
+                                             attention_output(weights, features), importance);
+    }
+    for (const auto& [spec, weights] : variants.ffn) {
+      const at::Tensor features = ffn_features(weights, parent.ffn_xn);
+      errors["ffn/" + spec.name()].add(parent.ffn_y, ffn_output(weights, features), importance);
+    }
+    validation_states_->replace(i, parent.output);
+  }
+  reduce(errors);
+  return errors;
+}
+
+void LibraryMaker::reduce(std::map<std::string, ErrorSums>& errors) {
+  for (auto& [name, sums] : errors) {
+    for (double* sum : {&sums.error, &sums.norm, &sums.weighted_error, &sums.weighted_norm}) {
+      *sum = context_.communicator.all_reduce_sum(*sum);
+    }
+  }
+}
+
+void LibraryMaker::record(std::int64_t layer, const LayerVariants& variants,
+                          const std::map<std::string, ErrorSums>& errors, double median,
+                          double seconds) {
+  const std::string& key = layer_keys_[static_cast<std::size_t>(layer)];
+  std::vector<VariantRow> rows;
+  for (const auto& [name, sums] : errors) {
+    VariantRow row{.key = key, .layer = layer, .variant = name, .stage = kInitLibraryStage};
+    row.init = options_.init;
+    row.error_before = error_fraction(sums.error, sums.norm);
+    if (!std::isfinite(sums.error) || !std::isfinite(sums.norm)) {
+      fail(ErrorKind::kNumeric, "init-library, layer {}, {}: outputs are not finite", layer, name);
+    }
+    if (!is_paper(options_)) {
+      row.loss_before = error_fraction(sums.weighted_error, sums.weighted_norm);
+    }
+    row.tokens = calibration_.num_tokens();
+    row.kept = "before";
+    rows.push_back(std::move(row));
+  }
+  if (!rows.empty()) {
+    save_layer_library(layer_file(folder_, layer), {variants.attention, variants.ffn, {}},
+                       {{"puzzle.stage", kInitLibraryStage},
+                        {"puzzle.key", key_},
+                        {"puzzle.init", options_.init}});
+  }
+  Json detail = {{"calibration_tokens", calibration_.num_tokens()},
+                 {"validation_tokens", validation_.num_tokens()}};
+  if (median > 0.0) {
+    detail["median_squared_norm"] = median;
+  }
+  if (!variants.raised_lambda.empty()) {
+    detail["raised_lambda"] = variants.raised_lambda;
+  }
+  RunTransaction transaction(context_.db);
+  context_.db.put(rows);
+  context_.db.put(StageRecord{.key = key,
+                              .stage = kInitLibraryStage,
+                              .what = fmt::format("layer {}", layer),
+                              .seconds = seconds,
+                              .detail_json = detail.dump()});
+  transaction.commit();
+  log_debug("init-library, layer {}: {} variants in {:.1f} s", layer, rows.size(), seconds);
+}
+
+}  // namespace
+
+std::string init_library_key(const LoadedModel& parent, const SearchSpace& space,
+                             const TokenPart& calibration, const InitLibraryOptions& options) {
+  KeyBuilder key;
+  key.add("stage", kInitLibraryStage).add("version", kInitLibraryVersion);
+  key.add("parent", parent.key).add("calibration", calibration.content_key());
+  key.add("type", c10::toString(parent.weights.embedding.scalar_type()));
+  for (const LayerSpace& layer : space.layers) {
+    key.add("layer", "");
+    for (const AttentionSpec& variant : layer.attention) {
+      key.add("attention", variant.name());
+    }
+    for (const FfnSpec& variant : layer.ffn) {
+      key.add("ffn", variant.name());
+    }
+  }
+  key.add("init", options.init).add("batch_tokens", options.batch_tokens);
+  if (!is_paper(options)) {
+    key.add("token_weights", options.token_weights).add("lambda", options.lambda);
+  }
+  return key.key();
+}
+
+InitLibraryResult init_library(RunContext& context, const LoadedModel& parent,
+                               const SearchSpace& space, const TokenPart& calibration,
+                               const TokenPart& validation, const InitLibraryOptions& options) {
+  const c10::NoGradGuard no_grad;
+  return LibraryMaker(context, parent, space, calibration, validation, options).make();
+}
+
+}  // namespace puzzle

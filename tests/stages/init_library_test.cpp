@@ -1,0 +1,362 @@
+#include "puzzle/stages/init_library.h"
+
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "data/toy_corpus.h"
+#include "puzzle/base/file.h"
+#include "puzzle/base/progress.h"
+#include "puzzle/dist/single_communicator.h"
+#include "puzzle/model/initialize.h"
+#include "puzzle/stages/held_states.h"
+#include "puzzle/stages/library.h"
+#include "support/expect_close.h"
+#include "support/expect_error.h"
+#include "support/temp_dir.h"
+#include "support/thread_group.h"
+#include "support/tiny_model.h"
+
+namespace puzzle {
+namespace {
+
+ModelSpec library_spec() {
+  ModelSpec spec = test::tiny_spec(3);
+  spec.vocab_size = test::kToyVocabSize;
+  return spec;
+}
+
+LoadedModel loaded(const ModelSpec& spec) {
+  return {"tiny", "tiny-key", random_model(spec, 7), Geometry(spec),
+          std::make_shared<test::ToyTokenizer>()};
+}
+
+// Documents of 24 letters in windows of 16: most windows hold two documents.
+struct LibraryRun {
+  explicit LibraryRun(const ModelSpec& spec = library_spec(), bool cross_documents = true)
+      : corpus({documents()}),
+        parent(loaded(spec)),
+        db(folder / "run.db"),
+        context{folder.path(), db, communicator} {
+    set_progress_enabled(false);
+    const auto file = corpus.load();
+    std::vector<std::int64_t> starts;
+    for (std::int64_t i = 0; i < 50; ++i) {
+      starts.push_back(16 * i);
+    }
+    const TokenPart::Layout layout{16, cross_documents};
+    calibration.emplace("calibration", file,
+                        std::vector<std::int64_t>(starts.begin(), starts.begin() + 38), layout);
+    validation.emplace("validation", file,
+                       std::vector<std::int64_t>(starts.begin() + 38, starts.end()), layout);
+    SearchSpaceOptions space_options;
+    space_options.ffn = {"parent", "0.66", "0.34", "linear", "none"};
+    space = make_search_space(space_options, parent.weights.spec);
+  }
+  static std::vector<std::string> documents() {
+    std::vector<std::string> texts;
+    std::uint32_t state = 1;
+    for (int i = 0; i < 40; ++i) {
+      std::string text;
+      for (int j = 0; j < 24; ++j) {
+        state = state * 1664525U + 1013904223U;
+        text += static_cast<char>('a' + (state >> 24U) % 26U);
+      }
+      texts.push_back(text);
+    }
+    return texts;
+  }
+  InitLibraryResult make(const InitLibraryOptions& options) {
+    return init_library(context, parent, space, *calibration, *validation, options);
+  }
+  [[nodiscard]] std::string bytes(const InitLibraryResult& result, std::int64_t layer) const {
+    return read_text_file(layer_file(result.folder, layer));
+  }
+  [[nodiscard]] LayerLibrary load(const InitLibraryResult& result, std::int64_t layer) const {
+    return load_layer_library(layer_file(result.folder, layer), parent.weights.spec, at::kCPU,
+                              at::kFloat);
+  }
+
+  test::ToyCorpus corpus;
+  test::TempDir folder;
+  LoadedModel parent;
+  RunDb db;
+  SingleCommunicator communicator;
+  RunContext context;
+  std::optional<TokenPart> calibration, validation;
+  SearchSpace space;
+};
+
+ModelSpec with_all_biases() {
+  ModelSpec spec = library_spec();
+  spec.attention_bias = true;
+  spec.attention_output_bias = true;
+  spec.mlp_bias = true;
+  return spec;
+}
+
+TEST(InitLibrary, HoldsEveryVariantOfTheSpace) {
+  for (const std::string init : {"least-squares", "paper"}) {
+    for (const ModelSpec& spec : {library_spec(), with_all_biases()}) {
+      LibraryRun run(spec);
+      const InitLibraryResult result = run.make({.init = init});
+      EXPECT_EQ(result.layers_made, 3);
+      EXPECT_EQ(result.layers_found, 0);
+      EXPECT_EQ(run.db.variants().size(), 3U * 6U);
+      for (const VariantRow& row : run.db.variants()) {
+        EXPECT_EQ(row.init, init);
+        EXPECT_EQ(row.tokens, 38 * 16);
+        EXPECT_GT(row.error_before, 0.0);
+        EXPECT_EQ(row.loss_before.has_value(), init == "least-squares");
+      }
+      Architecture architecture = spec.layers;
+      for (std::int64_t layer = 0; layer < 3; ++layer) {
+        const LayerLibrary library = run.load(result, layer);
+        const LayerSpace& space = run.space.layers[static_cast<std::size_t>(layer)];
+        EXPECT_EQ(library.attention.size(), space.attention.size() - 2);
+        EXPECT_EQ(library.ffn.size(), space.ffn.size() - 2);
+        for (const AttentionSpec& attention : space.attention) {
+          for (const FfnSpec& ffn : space.ffn) {
+            architecture[static_cast<std::size_t>(layer)] = {attention, ffn};
+            const ModelWeights child = make_child(run.parent.weights, result.folder, architecture);
+            EXPECT_EQ(child.spec.layers, architecture);
+          }
+        }
+      }
+      const TokenBatch batch = run.validation->slice(0, 2);
+      architecture = {{AttentionSpec::gqa(1), FfnSpec::swiglu(32)},
+                      {AttentionSpec::linear(), FfnSpec::linear()},
+                      {AttentionSpec::gqa(2), FfnSpec::none()}};
+      const ModelWeights child = make_child(run.parent.weights, result.folder, architecture);
+      EXPECT_TRUE(at::isfinite(forward_hidden(child, Geometry(child.spec), batch.tokens_BT))
+                      .all()
+                      .item<bool>());
+    }
+  }
+}
+
+TEST(InitLibrary, ErrorsAreThoseOfTheVariantsOnValidationTokens) {
+  LibraryRun run;
+  const InitLibraryResult result = run.make({});
+  std::map<std::string, VariantRow> rows;
+  for (const VariantRow& row : run.db.variants()) {
+    rows[std::to_string(row.layer) + "/" + row.variant] = row;
+  }
+  const c10::NoGradGuard no_grad;
+  const ModelWeights& parent = run.parent.weights;
+  const at::Tensor tokens = run.validation->slice(0, 12).tokens_BT;
+  const PassContext pass = make_pass(run.parent.geometry, 16, at::kFloat, at::kCPU);
+  const at::Tensor x = apply_layers(parent, run.parent.geometry, embed(parent, tokens), pass, 0, 2);
+  const LayerWeights& layer = parent.layers[2];
+  const LayerLibrary library = run.load(result, 2);
+  const auto fraction = [](const at::Tensor& error, const at::Tensor& whole) {
+    return (error.square().sum() / whole.square().sum()).item<double>();
+  };
+
+  const at::Tensor after = apply_attention(layer.attention, run.parent.geometry, x, pass);
+  const at::Tensor variant_after =
+      apply_attention(library.attention.at(AttentionSpec::gqa(1)), run.parent.geometry, x, pass);
+  EXPECT_NEAR(rows.at("2/attention/kv1").error_before, fraction(variant_after - after, after - x),
+              1e-4);
+  const at::Tensor out = apply_ffn(layer.ffn, run.parent.geometry, after);
+  for (const FfnSpec& ffn : {FfnSpec::swiglu(32), FfnSpec::linear()}) {
+    const at::Tensor variant_out = apply_ffn(library.ffn.at(ffn), run.parent.geometry, after);
+    EXPECT_NEAR(rows.at("2/ffn/" + ffn.name()).error_before,
+                fraction(variant_out - out, out - after), 1e-4);
+  }
+}
+
+TEST(InitLibrary, TokenWeightsAreThoseOfTheBlockOutput) {
+  LibraryRun run;
+  const c10::NoGradGuard no_grad;
+  const ModelWeights& parent = run.parent.weights;
+  const at::Tensor tokens = run.calibration->slice(0, 38).tokens_BT;
+  const PassContext pass = make_pass(run.parent.geometry, 16, at::kFloat, at::kCPU);
+  const at::Tensor x = embed(parent, tokens);
+  const ParentPass parent_pass = run_parent_layer(parent.layers[0], run.parent.geometry, x, pass);
+  const at::Tensor norms = parent_pass.output.square().sum(-1);
+  const auto sorted = std::get<0>(norms.flatten().sort());
+  const double median = sorted[sorted.numel() / 2].item<double>();
+  const std::map<std::string, at::Tensor> weights = {
+      {"none", at::ones_like(norms)},
+      {"inverse", 1.0 / norms},
+      {"damped", 1.0 / at::clamp_min(norms, median)}};
+  for (const auto& [name, wanted] : weights) {
+    LayerInitializer initializer(parent.spec, parent.layers[0], run.parent.geometry,
+                                 run.space.layers[0], {});
+    initializer.add(parent_pass, pass, wanted);
+    const at::Tensor want = initializer.solve("test").ffn.at(FfnSpec::linear()).linear;
+    const InitLibraryResult result = run.make({.token_weights = name, .layers = {0}});
+    EXPECT_CLOSE(run.load(result, 0).ffn.at(FfnSpec::linear()).linear, want, 1e-5) << name;
+  }
+}
+
+TEST(InitLibrary, AFinishedLayerIsNotMadeAgainAndALostOneIsTheSame) {
+  LibraryRun run;
+  const InitLibraryResult first = run.make({});
+  std::vector<std::string> files;
+  for (std::int64_t layer = 0; layer < 3; ++layer) {
+    files.push_back(run.bytes(first, layer));
+  }
+  const auto rows = run.db.dump_json({.times = false});
+  const InitLibraryResult again = run.make({});
+  EXPECT_EQ(again.key, first.key);
+  EXPECT_EQ(again.layers_made, 0);
+  EXPECT_EQ(again.layers_found, 3);
+
+  std::filesystem::remove(layer_file(first.folder, 1));
+  const InitLibraryResult resumed = run.make({});
+  EXPECT_EQ(resumed.layers_made, 1);
+  EXPECT_EQ(resumed.layers_found, 2);
+  for (std::int64_t layer = 0; layer < 3; ++layer) {
+    EXPECT_EQ(run.bytes(resumed, layer), files[static_cast<std::size_t>(layer)]) << layer;
+  }
+  EXPECT_TRUE(run.db.dump_json({.times = false}) == rows);
+}
+
+TEST(InitLibrary, LayersOneByOneGiveTheWholeLibrary) {
+  LibraryRun whole;
+  const InitLibraryResult all = whole.make({});
+  LibraryRun run;
+  for (const std::int64_t layer : {2, 0, 1}) {
+    const InitLibraryResult result = run.make({.layers = {layer}});
+    EXPECT_EQ(result.key, all.key);
+    EXPECT_EQ(result.layers_made, 1);
+    EXPECT_EQ(run.bytes(result, layer), whole.bytes(all, layer));
+  }
+}
+
+TEST(InitLibrary, KeysFollowWhatTheWeightsDependOn) {
+  LibraryRun run;
+  const auto key = [&](const InitLibraryOptions& options) {
+    return init_library_key(run.parent, run.space, *run.calibration, options);
+  };
+  const std::string usual = key({});
+  EXPECT_EQ(key({.layers = {1}}), usual);
+  EXPECT_NE(key({.init = "paper"}), usual);
+  EXPECT_NE(key({.token_weights = "none"}), usual);
+  EXPECT_NE(key({.lambda = 1e-2}), usual);
+  EXPECT_EQ(key({.init = "paper", .lambda = 1e-2}), key({.init = "paper"}));
+  EXPECT_NE(init_library_key(run.parent, run.space, run.calibration->first_tokens(64), {}), usual);
+  SearchSpace smaller = run.space;
+  smaller.layers[2].ffn.pop_back();
+  EXPECT_NE(init_library_key(run.parent, smaller, *run.calibration, {}), usual);
+}
+
+TEST(InitLibrary, SkippedLayersNeedNoFile) {
+  LibraryRun run;
+  SearchSpaceOptions options;
+  options.skip_layers = {1};
+  run.space = make_search_space(options, run.parent.weights.spec);
+  const InitLibraryResult result = run.make({});
+  EXPECT_FALSE(std::filesystem::exists(layer_file(result.folder, 1)));
+  EXPECT_TRUE(std::filesystem::exists(layer_file(result.folder, 2)));
+  EXPECT_EQ(run.make({}).layers_found, 3);
+}
+
+TEST(InitLibrary, TwoRanksGiveTheResultOfOne) {
+  LibraryRun one;
+  const InitLibraryResult want = one.make({.batch_tokens = 64});
+  LibraryRun two;
+  InitLibraryResult got;
+  test::ThreadGroup::run(2, [&](Communicator& communicator) {
+    RunContext context{two.folder.path(), two.db, communicator};
+    InitLibraryResult result = init_library(context, two.parent, two.space, *two.calibration,
+                                            *two.validation, {.batch_tokens = 64});
+    if (communicator.is_first()) {
+      got = result;
+    }
+  });
+  EXPECT_EQ(got.key, want.key);
+  for (std::int64_t layer = 0; layer < 3; ++layer) {
+    const LayerLibrary a = one.load(want, layer);
+    const LayerLibrary b = two.load(got, layer);
+    for (const auto& [spec, weights] : a.attention) {
+      EXPECT_CLOSE(output_matrix(b.attention.at(spec)), output_matrix(weights), 2e-4);
+    }
+    for (const auto& [spec, weights] : a.ffn) {
+      EXPECT_CLOSE(output_matrix(b.ffn.at(spec)), output_matrix(weights), 2e-4);
+    }
+  }
+  const auto rows = one.db.variants();
+  const auto other_rows = two.db.variants();
+  ASSERT_EQ(rows.size(), other_rows.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_NEAR(rows[i].error_before, other_rows[i].error_before, 1e-4) << rows[i].variant;
+  }
+}
+
+TEST(InitLibrary, MoreRanksThanWindowsWork) {
+  LibraryRun run;
+  run.calibration = run.calibration->first_tokens(32);
+  test::ThreadGroup::run(3, [&](Communicator& communicator) {
+    RunContext context{run.folder.path(), run.db, communicator};
+    (void)init_library(context, run.parent, run.space, *run.calibration, *run.validation,
+                       {.layers = {0}});
+  });
+  EXPECT_EQ(run.db.variants().size(), 6U);
+}
+
+TEST(InitLibrary, RefusesWhatItCannotDo) {
+  LibraryRun run;
+  EXPECT_PUZZLE_ERROR((void)run.make({.layers = {3}}), ErrorKind::kUsage,
+                      "init_library.layers: 3, expected 0 … 2");
+  const TokenPart none = run.validation->first_tokens(0);
+  EXPECT_PUZZLE_ERROR((void)init_library(run.context, run.parent, run.space, *run.calibration, none,
+                                         InitLibraryOptions{}),
+                      ErrorKind::kUsage, "the part validation has no tokens");
+  run.parent.weights.layers[1].ffn.down =
+      at::full_like(run.parent.weights.layers[1].ffn.down, std::numeric_limits<float>::infinity());
+  for (const std::string weights : {"damped", "none"}) {
+    EXPECT_PUZZLE_ERROR((void)run.make({.token_weights = weights}), ErrorKind::kNumeric,
+                        "not finite");
+  }
+}
+
+TEST(HeldStates, DocumentsDoNotSeeEachOtherWhereThePartForbidsIt) {
+  LibraryRun run(library_spec(), false);
+  const c10::NoGradGuard no_grad;
+  const ModelWeights& parent = run.parent.weights;
+  HeldStates states(run.parent, *run.calibration, {}, 64);
+  EXPECT_EQ(states.num_batches(), 10);
+  EXPECT_EQ(states.num_windows(), 38);
+  EXPECT_EQ(states.num_windows(9), 2);
+  states.advance(parent.layers[0]);
+  // Window 1 holds tokens 16 … 31: the last 8 of the first document, then 8 of the second.
+  const at::Tensor tokens = run.calibration->slice(1, 1).tokens_BT;
+  std::vector<at::Tensor> parts;
+  for (const std::int64_t first : {0, 8}) {
+    parts.push_back(apply_layer(parent.layers[0], run.parent.geometry,
+                                embed(parent, tokens.narrow(1, first, 8)),
+                                make_pass(run.parent.geometry, 8, at::kFloat, at::kCPU)));
+  }
+  EXPECT_CLOSE(states.states(0).narrow(0, 1, 1), at::cat(parts, 1), 1e-5);
+}
+
+TEST(HeldStates, SampledNormsAreThoseOfEveryNthWindow) {
+  for (const bool cross_documents : {true, false}) {
+    LibraryRun run(library_spec(), cross_documents);
+    const LayerWeights& layer = run.parent.weights.layers[0];
+    HeldStates all(run.parent, *run.calibration, {}, 1 << 20);
+    all.advance(layer);
+    const at::Tensor want = all.states(0).slice(0, 0, std::nullopt, 5).square().sum(-1).flatten();
+    std::vector<float> got;
+    for (int rank = 0; rank < 3; ++rank) {
+      const HeldStates share(run.parent, *run.calibration, {rank, 3}, 48);
+      const std::vector<float> part = share.sampled_norms(layer, 5);
+      got.insert(got.end(), part.begin(), part.end());
+    }
+    EXPECT_CLOSE(at::tensor(got), want, 1e-3);
+  }
+}
+
+}  // namespace
+}  // namespace puzzle
