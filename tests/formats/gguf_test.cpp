@@ -208,7 +208,7 @@ struct BrokenGguf {
   std::string part;
 };
 
-std::vector<BrokenGguf> broken_files() {
+std::vector<BrokenGguf> broken_ggufs() {
   std::string key_without_value;
   put_text(key_without_value, "k");
   std::string bad_type = key_without_value;
@@ -316,7 +316,7 @@ std::vector<BrokenGguf> broken_files() {
 }
 
 TEST_F(Gguf, EveryBrokenFileIsOneClearError) {
-  for (const BrokenGguf& broken : broken_files()) {
+  for (const BrokenGguf& broken : broken_ggufs()) {
     SCOPED_TRACE(broken.name);
     EXPECT_PUZZLE_ERROR((void)open(broken.bytes), ErrorKind::kFormat, broken.part);
     EXPECT_PUZZLE_ERROR((void)open(broken.bytes), ErrorKind::kFormat, path_.string());

@@ -32,7 +32,7 @@ class SafetensorsTest : public ::testing::Test {
 
 using Safetensors = SafetensorsTest;
 
-TensorToWrite copy_tensor(const StoredTensor& tensor) {
+TensorToWrite reordered_copy(const StoredTensor& tensor) {
   return {.name = tensor.name,
           .dtype = tensor.dtype,
           .shape = tensor.shape,
@@ -71,7 +71,7 @@ TEST_F(Safetensors, WritesTheBytesOfTheReferenceWriter) {
   const SafetensorsFile golden(test::golden("safetensors_small.safetensors"));
   std::vector<TensorToWrite> tensors;
   for (const StoredTensor& tensor : golden.tensors()) {
-    tensors.insert(tensors.begin(), copy_tensor(tensor));  // in another order
+    tensors.insert(tensors.begin(), reordered_copy(tensor));  // in another order
   }
   write_safetensors(path_, tensors);
   const std::string written = test::read_bytes(path_);
@@ -144,7 +144,7 @@ struct BrokenSafetensors {
   std::string part;
 };
 
-std::vector<BrokenSafetensors> broken_files() {
+std::vector<BrokenSafetensors> broken_safetensors() {
   const auto one = [](const std::string& entry, std::size_t data_bytes = 8) {
     return with_header("{\"a\":" + entry + "}", data_bytes);
   };
@@ -227,7 +227,7 @@ std::vector<BrokenSafetensors> broken_files() {
 }
 
 TEST_F(Safetensors, EveryBrokenFileIsOneClearError) {
-  for (const BrokenSafetensors& broken : broken_files()) {
+  for (const BrokenSafetensors& broken : broken_safetensors()) {
     SCOPED_TRACE(broken.name);
     EXPECT_PUZZLE_ERROR((void)open(broken.bytes), ErrorKind::kFormat, broken.part);
     EXPECT_PUZZLE_ERROR((void)open(broken.bytes), ErrorKind::kFormat, path_.string());
