@@ -24,18 +24,24 @@ std::int64_t number_after(std::string_view name, std::string_view prefix) {
 
 std::string AttentionSpec::name() const {
   switch (kind) {
-    case AttentionKind::kGqa: return fmt::format("kv{}", kv_heads);
-    case AttentionKind::kLinear: return "linear";
-    case AttentionKind::kNone: return "none";
+    case AttentionKind::kGqa:
+      return fmt::format("kv{}", kv_heads);
+    case AttentionKind::kLinear:
+      return "linear";
+    case AttentionKind::kNone:
+      return "none";
   }
   return "none";
 }
 
 std::string FfnSpec::name() const {
   switch (kind) {
-    case FfnKind::kSwiglu: return fmt::format("w{}", width);
-    case FfnKind::kLinear: return "linear";
-    case FfnKind::kNone: return "none";
+    case FfnKind::kSwiglu:
+      return fmt::format("w{}", width);
+    case FfnKind::kLinear:
+      return "linear";
+    case FfnKind::kNone:
+      return "none";
   }
   return "none";
 }

@@ -1,11 +1,12 @@
 // What may stand in one transformer layer, as plain data.
 //
-// A layer is an attention sub-block and an FFN sub-block, each with its own RMSNorm and residual add:
+// A layer is an attention sub-block and an FFN sub-block, each with its own RMSNorm and residual
+// add:
 //   attention  gqa(k): grouped-query attention with k KV heads;  linear: x -> W x;  none: left out
 //   ffn        swiglu(w): gate/up/down of width w;               linear: x -> W x;  none: left out
 // "linear" keeps norm and residual; "none" has neither norm nor weights (paper.md 1, 2).
-// Names, used in files, tables and on the command line: kv3 | linear | none, w1536 | linear | none, and
-// for a whole block attention/ffn, e.g. "kv3/w768".
+// Names, used in files, tables and on the command line: kv3 | linear | none, w1536 | linear | none,
+// and for a whole block attention/ffn, e.g. "kv3/w768".
 #pragma once
 
 #include <cstdint>

@@ -1,20 +1,41 @@
 // GGUF keys <-> ModelSpec, for the architectures `llama` (read) and `deci` (read, written).
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "puzzle/arch/model_spec.h"
+#include "puzzle/formats/dtype.h"
 #include "puzzle/formats/gguf.h"
 
 namespace puzzle {
 
-// Reads general.architecture llama or deci; anything else is refused by name. Looks at the tensor list
-// where keys leave something open (tied head, biases, rope_freqs, linear layers). Throws Error(kFormat).
+// Reads general.architecture llama or deci; anything else is refused by name, and so are keys that
+// change the function computed (experts, sliding windows, logit scales, …). Looks at the tensors
+// where keys leave something open:
+//   tied head    no output.weight
+//   biases       all of q, k, v in every GQA layer or none (the same for o, and for gate, up, down)
+//   RoPE         rope_freqs.weight = llama3 scaling with exactly these divisors; the usual settings
+//                are filled in beside them where they give the same numbers
+//   rewrites of lowering.h are recognised by their numbers and undone: FFN linear (its matrix is
+//   ffn_up.weight), FFN none, attention none in the first layer. Dropped layers leave no trace.
+// Throws Error(kFormat).
 [[nodiscard]] ModelSpec read_gguf_config(const GgufFile& file);
 
-// The keys of formats.md 5.1 for a lowered child (see lowering.h), without the tokenizer's.
-void write_deci_config(const ModelSpec& spec, GgufWriter& writer);
+// The keys of formats.md 5.1 for a child (not lowered: this does it), and the tensor
+// rope_freqs.weight where RoPE is of kind llama3. `matrix` is the type of most matrices
+// (general.file_type). Neither tokenizer keys nor other tensors. Throws Error(kUsage) with what
+// refusal() says.
+void write_deci_config(const ModelSpec& spec, DType matrix, GgufWriter& writer);
 
 // llama3 scaling as the rope_freqs.weight tensor [E / 2]: what each frequency is divided by
-// (formats.md 5.2). Also used by the native decoder.
-[[nodiscard]] std::vector<float> llama3_frequency_divisors(const RopeSpec& rope, std::int64_t head_dim);
+// (formats.md 5.2): rope.frequency_divisors if given, else from the settings. Also used by the
+// native decoder.
+[[nodiscard]] std::vector<float> llama3_frequency_divisors(const RopeSpec& rope,
+                                                           std::int64_t head_dim);
+
+// Fills in the usual llama3 settings (low 1, high 4, original context a power of two) if they give
+// rope.frequency_divisors to 1e-5, else sets original_context = 0.
+void find_llama3_settings(RopeSpec& rope, std::int64_t head_dim);
 
 }  // namespace puzzle

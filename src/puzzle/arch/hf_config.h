@@ -1,6 +1,7 @@
 // config.json <-> ModelSpec: Llama-type parents and our own children (formats.md 2, 10).
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -10,21 +11,33 @@
 
 namespace puzzle {
 
-// Reads LlamaForCausalLM and the `nemotron-nas` children that this project writes (with
-// `intermediate_size` or `ffn_mult`). Anything else is refused by name (formats.md 10): other families,
-// quantization_config, partial_rotary_factor, sliding windows, activations other than silu, …
+// Reads LlamaForCausalLM and `nemotron-nas` (DeciLMForCausalLM; with `intermediate_size` or
+// `ffn_mult`), i.e. this project's children and NVIDIA's published ones. Keys that are absent take
+// transformers' defaults. Anything that would change the function computed and that this project
+// does not have is refused by name (formats.md 10): other families, quantization_config,
+// partial_rotary_factor, sliding windows, activations other than silu, …
 // `place` opens messages. Throws Error(kFormat).
 [[nodiscard]] ModelSpec parse_hf_config(const nlohmann::json& config, const std::string& place);
+// folder/config.json; a model without a name of its own gets the folder's. Throws Error(kIo), too.
 [[nodiscard]] ModelSpec load_hf_config(const std::filesystem::path& folder);
 
-// The `nemotron-nas` config.json of a child (formats.md 2.1): every reader's fields and no others, plus
-// per-layer `intermediate_size` where `ffn_mult` cannot express the width, and a `puzzle` object with
-// provenance. `torch_dtype` is "float32", "bfloat16" or "float16".
+// `torch_dtype`, or `dtype` in newer files: "float32" (also where both are absent), "bfloat16" or
+// "float16"; others are Error(kFormat).
+[[nodiscard]] std::string hf_config_dtype(const nlohmann::json& config, const std::string& place);
+
+// The `nemotron-nas` config.json of a child (formats.md 2.1): every reader's fields and no others,
+// plus per-layer `intermediate_size` where `ffn_mult` cannot express the width, and a `puzzle`
+// object with what only this program reads (name, exact rotary divisors, which biases exist).
+// parse_hf_config gives the same spec back. `torch_dtype` is "float32", "bfloat16" or "float16",
+// anything else Error(kUsage).
 [[nodiscard]] nlohmann::json make_nemotron_nas_config(const ModelSpec& spec,
                                                       const std::string& torch_dtype);
 
-// I -> ffn_mult that every reader maps back to I (formats.md 2.5); I must be a multiple of 256.
+// I -> ffn_mult that every reader maps back to I (formats.md 2.5); I must be a multiple of 256,
+// else Error(kUsage).
 [[nodiscard]] double ffn_mult_of(std::int64_t width, std::int64_t hidden_size);
+// The shared rounding rule: trunc(2 m D / 3), up to the next multiple of 256; 0 for a number that
+// is not positive or gives more than kMaxFfnWidth.
 [[nodiscard]] std::int64_t width_of_ffn_mult(double ffn_mult, std::int64_t hidden_size);
 
 }  // namespace puzzle

@@ -1,44 +1,77 @@
 // What an export target makes of a block: the exact rewrites of formats.md 5.4 and 7, as data. The
 // search uses it for costs and rules, the exporters for what they write.
+//
+//   native        as it is
+//   deci          llama.cpp. Layers without any sub-block are dropped; FFN none behind an attention
+//                 becomes a zero FFN (llama.cpp would drop the attention's output); attention none
+//                 in the first layer kept becomes a zero linear matrix (llama.cpp would not load
+//                 it); FFN linear becomes a SwiGLU with a gate bias. So every layer kept has an
+//                 FFN, and the last one cannot trip llama.cpp's assertion on n_ff = 0.
+//   nemotron-nas  as it is, no layer dropped. Some engines read less: portability_notes().
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "puzzle/arch/model_spec.h"
+#include "puzzle/formats/dtype.h"
 
 namespace puzzle {
 
 enum class ExportTarget { kNative, kDeci, kNemotronNas };
 
-[[nodiscard]] ExportTarget parse_export_target(std::string_view name);  // native | deci | nemotron-nas
+// native, deci or nemotron-nas. Throws Error(kUsage).
+[[nodiscard]] ExportTarget parse_export_target(std::string_view name);
 [[nodiscard]] std::string_view export_target_name(ExportTarget target);
 
-// How one block is written.
+// How one block is written. `attention` and `ffn` are the shapes written. FFNs made by a rewrite
+// hold no bias but the gate's of linear_ffn_as_swiglu, whatever the model's mlp_bias.
 struct LoweredBlock {
-  AttentionSpec attention;           // shape written
-  FfnSpec ffn;                       // shape written
-  bool zero_attention = false;       // attention "none" written as a zero linear matrix (deci, layer 0)
-  bool zero_ffn = false;             // FFN "none" behind an attention, written as zero rows (deci)
-  bool linear_ffn_as_swiglu = false; // gate = 0, gate bias = 32, up = W, down = I/32 (formats.md 7.2)
-  bool dropped = false;              // the layer is left out of the file
+  AttentionSpec attention;
+  FfnSpec ffn;
+  bool zero_attention = false;        // attention "none" written as a zero linear matrix, norm = 1
+  bool zero_ffn = false;              // FFN "none" written as kZeroFfnWidth zero channels, norm = 1
+  bool linear_ffn_as_swiglu = false;  // width D: see LinearFfnForm
+  bool dropped = false;               // the layer is left out of the file
 
   bool operator==(const LoweredBlock&) const = default;
 };
 
-// `layer` is the index in the file, after dropped layers are gone: pass the number of layers kept before
-// this one. Throws Error(kUsage) where the target cannot hold the block (see refusal()).
-[[nodiscard]] LoweredBlock lower_block(ExportTarget target, const ModelSpec& spec, std::int64_t layer,
-                                       const BlockSpec& block);
+// Channels of the FFN that stands for "none"; one block of Q8_0, Q4_0 and the like.
+inline constexpr std::int64_t kZeroFfnWidth = 32;
 
-// Why a target cannot hold the block, or nothing: e.g. an FFN width that is no multiple of 256 in
-// nemotron-nas.
+// y = W x as down · (silu(gate x + gate bias) ⊙ up x): gate = 0, gate bias = b, up = W, down = c I.
+// silu(b) = b to within 4e-13 for b >= 32, and b c = 1. formats.md 7.2 has b = 32; where the block
+// type cannot hold 1/32 exactly, c is the nearest number below or above that it can, so that
+// storing `down` adds no error.
+struct LinearFfnForm {
+  float gate_bias;
+  float down_diagonal;
+};
+[[nodiscard]] LinearFfnForm linear_ffn_form(DType matrix);
+
+// `layer` is the index in the file, after dropped layers are gone: pass the number of layers kept
+// before this one. Throws Error(kUsage) where the target cannot hold the block (see refusal()).
+[[nodiscard]] LoweredBlock lower_block(ExportTarget target, const ModelSpec& spec,
+                                       std::int64_t layer, const BlockSpec& block);
+// All layers of the model, dropped ones included. Throws as lower_block.
+[[nodiscard]] std::vector<LoweredBlock> lower_model(ExportTarget target, const ModelSpec& spec);
+
+// Why a target cannot hold the block, or nothing: KV heads that do not divide the heads, an FFN
+// without width.
 [[nodiscard]] std::optional<std::string> refusal(ExportTarget target, const ModelSpec& spec,
                                                  const BlockSpec& block);
-// Why it cannot hold the model as a whole, or nothing: e.g. deci without any GQA layer.
+// Why it cannot hold the model as a whole, or nothing: e.g. deci without any GQA layer, or with
+// more than 512 layers, or with yarn settings that llama.cpp does not read.
 [[nodiscard]] std::optional<std::string> refusal(ExportTarget target, const ModelSpec& spec);
+
+// What some readers of the target cannot do with this model, one sentence each (formats.md 4): FFN
+// widths beyond ffn_mult, linear sub-blocks, a first layer without attention, …
+[[nodiscard]] std::vector<std::string> portability_notes(ExportTarget target,
+                                                         const ModelSpec& spec);
 
 // deci needs one GQA layer.
 [[nodiscard]] bool needs_gqa_layer(ExportTarget target);

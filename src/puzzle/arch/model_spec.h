@@ -1,9 +1,10 @@
-// A Llama-type model as data: what its tensors are shaped like and what it computes. Parent and child
-// are the same type; a parent's layers are merely all alike.
+// A Llama-type model as data: what its tensors are shaped like and what it computes. Parent and
+// child are the same type; a parent's layers are merely all alike.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "puzzle/arch/block_spec.h"
@@ -14,19 +15,23 @@ class KeyBuilder;
 
 enum class RopeKind { kDefault, kLinear, kLlama3, kYarn };
 
-// Rotary position embedding (formats.md 10, table RoPE). Fields beyond `theta` matter only to the kinds
-// that use them.
+// Rotary position embedding (formats.md 10, table RoPE). Fields beyond `theta` matter only to the
+// kinds that use them.
 struct RopeSpec {
   RopeKind kind = RopeKind::kDefault;
   double theta = 10000.0;
-  double factor = 1.0;                    // linear, llama3, yarn
-  double low_frequency_factor = 1.0;      // llama3
-  double high_frequency_factor = 4.0;     // llama3
-  std::int64_t original_context = 0;      // llama3, yarn; tokens
-  double beta_fast = 32.0;                // yarn
-  double beta_slow = 1.0;                 // yarn
-  double attention_factor = 0.0;          // yarn; 0 = 0.1 ln(factor) + 1
-  bool truncate = true;                   // yarn: floor/ceil of the ramp's ends
+  double factor = 1.0;                 // linear, llama3, yarn
+  double low_frequency_factor = 1.0;   // llama3
+  double high_frequency_factor = 4.0;  // llama3
+  std::int64_t original_context = 0;   // llama3, yarn; tokens
+  double beta_fast = 32.0;             // yarn
+  double beta_slow = 1.0;              // yarn
+  double attention_factor = 0.0;       // yarn; 0 = 0.1 ln(factor) + 1
+  bool truncate = true;                // yarn: floor/ceil of the ramp's ends
+  // llama3: what each of the E/2 frequencies is divided by, where a file gives the numbers
+  // themselves (GGUF's rope_freqs.weight). They win over the four fields above, which may then be 0
+  // if no setting of them gives these numbers.
+  std::vector<float> frequency_divisors = {};
 
   bool operator==(const RopeSpec&) const = default;
 };
@@ -45,7 +50,7 @@ struct ModelSpec {
   bool attention_output_bias = false;  // on o
   bool mlp_bias = false;               // on gate, up, down
   RopeSpec rope;
-  std::int64_t bos_token = -1;          // -1 = none
+  std::int64_t bos_token = -1;  // -1 = none
   std::vector<std::int64_t> eos_tokens;
   Architecture layers;
 
@@ -53,13 +58,24 @@ struct ModelSpec {
   bool operator==(const ModelSpec&) const = default;
 };
 
-// Checks that the numbers make a model (positive, KV heads divide heads, even head width, …).
-// `place` opens the message. Throws Error(kFormat).
+// Checks that the numbers make a model (positive, KV heads divide heads, even head width, …) and
+// are small enough that every count of cost.h fits into 63 bits. `place` opens the message. Throws
+// Error(kFormat).
 void check_model_spec(const ModelSpec& spec, const std::string& place);
+
+// Largest sizes that check_model_spec accepts; readers check counts against them before allocating.
+inline constexpr std::int64_t kMaxLayers = 4096;
+inline constexpr std::int64_t kMaxHiddenSize = std::int64_t{1} << 20;  // also H * E
+inline constexpr std::int64_t kMaxFfnWidth = std::int64_t{1} << 24;
+inline constexpr std::int64_t kMaxVocabSize = std::int64_t{1} << 26;
+
+// Name as files write it: "default", "linear", "llama3", "yarn".
+[[nodiscard]] std::string_view rope_kind_name(RopeKind kind);
 
 // The same model with other layers.
 [[nodiscard]] ModelSpec with_layers(ModelSpec spec, Architecture layers);
 
+// Everything that changes what the model computes; not its name.
 void add_model_spec_to_key(KeyBuilder& key, const ModelSpec& spec);
 
 }  // namespace puzzle

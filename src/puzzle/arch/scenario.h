@@ -9,9 +9,9 @@ namespace puzzle {
 class OptionList;
 
 struct Scenario {
-  std::int64_t prompt_tokens = 128;        // P, per sequence
-  std::int64_t generated_tokens = 128;     // G, per sequence; the first comes out of prefill
-  std::vector<std::int64_t> batch = {1};   // batch sizes the search may choose from
+  std::int64_t prompt_tokens = 128;       // P, per sequence
+  std::int64_t generated_tokens = 128;    // G, per sequence; the first comes out of prefill
+  std::vector<std::int64_t> batch = {1};  // batch sizes the search may choose from
 
   void visit(OptionList& list);
 };

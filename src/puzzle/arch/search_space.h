@@ -14,8 +14,8 @@ class OptionList;
 struct SearchSpaceOptions {
   std::vector<std::string> attention = {"parent", "divisors", "linear", "none"};
   std::vector<std::string> ffn = {"parent", "0.75", "0.5", "0.25", "0.1", "linear", "none"};
-  std::int64_t ffn_multiple = 32;         // fractions are rounded to a multiple of it
-  std::vector<std::int64_t> skip_layers;  // layers that keep the parent's block
+  std::int64_t ffn_multiple = 32;              // fractions are rounded to a multiple of it
+  std::vector<std::int64_t> skip_layers = {};  // layers that keep the parent's block
 
   void visit(OptionList& list);
 };
@@ -32,10 +32,16 @@ struct SearchSpace {
   [[nodiscard]] double log10_architectures() const;
 };
 
-// Resolves the options against a parent: "parent", "kvN", "divisors" (every proper divisor of the
-// parent's KV heads), "linear", "none"; FFN "parent", a fraction of the parent's width ("0.5"), "wN",
-// "linear", "none". Throws Error(kUsage) for a name it does not know, KV heads that do not divide the
-// parent's, or a width above the parent's.
-[[nodiscard]] SearchSpace make_search_space(const SearchSpaceOptions& options, const ModelSpec& parent);
+// Resolves the options against a parent: "parent" (which must stand in both lists: every layer can
+// keep its own), "kvN", "divisors" (every proper divisor of the parent's KV heads, largest first),
+// "linear", "none"; FFN "parent", a fraction of the parent's width ("0.5", rounded to ffn_multiple
+// but to at least one multiple and at most the parent's width), "wN", "linear", "none".
+//
+// Variants only ever shrink a sub-block: where the parent's is linear already, KV heads and widths
+// are passed over; where it is none, nothing else is allowed. Throws Error(kUsage) for a name it
+// does not know, KV heads that do not divide the parent's, a width above the parent's, or a layer
+// to skip that does not exist.
+[[nodiscard]] SearchSpace make_search_space(const SearchSpaceOptions& options,
+                                            const ModelSpec& parent);
 
 }  // namespace puzzle

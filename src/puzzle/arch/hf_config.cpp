@@ -1,0 +1,314 @@
+#include "puzzle/arch/hf_config.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/arch/hf_rope.h"
+#include "puzzle/arch/nemotron_blocks.h"
+#include "puzzle/base/error.h"
+#include "puzzle/base/json.h"
+
+namespace puzzle {
+namespace {
+
+constexpr const char* kLlamaArchitecture = "LlamaForCausalLM";
+constexpr const char* kNasArchitecture = "DeciLMForCausalLM";
+constexpr const char* kNasModelType = "nemotron-nas";
+
+const Json* config_member(const Json& config, const char* key) {
+  const auto member = config.find(key);
+  return member == config.end() || member->is_null() ? nullptr : &*member;
+}
+
+bool is_nemotron_nas(const Json& config, const std::string& place) {
+  const std::string type = json_string(config, "model_type", place, "");
+  std::string name = type == "llama"         ? kLlamaArchitecture
+                     : type == kNasModelType ? kNasArchitecture
+                                             : "";
+  if (const Json* names = config_member(config, "architectures"); names != nullptr) {
+    if (!names->is_array() || names->empty() || !names->front().is_string()) {
+      fail(ErrorKind::kFormat, "{}: \"architectures\" is no list of names", place);
+    }
+    name = names->front().get<std::string>();
+  }
+  if (name.empty() && type.empty()) {
+    fail(ErrorKind::kFormat, "{}: neither \"architectures\" nor \"model_type\" is given", place);
+  }
+  if (name == kLlamaArchitecture && (type.empty() || type == "llama")) {
+    return false;
+  }
+  if (name == kNasArchitecture && type == kNasModelType) {
+    return true;
+  }
+  fail(ErrorKind::kFormat,
+       "{}: architecture {} (model_type {}) is not supported; expected {} or {} with model_type {}",
+       place, name.empty() ? "unknown" : name, type.empty() ? "absent" : type, kLlamaArchitecture,
+       kNasArchitecture, kNasModelType);
+}
+
+// Keys that change the function computed unless they are absent, null or false.
+constexpr std::array kRefusedFlags = {
+    "bias",  "qkv_bias",         "qk_norm",          "use_qk_norm",
+    "alibi", "per_layer_config", "rope_interleaved", "no_rope_layer_interval",
+};
+// Keys that change it unless they are absent, null or 1.
+constexpr std::array kRefusedScales = {"partial_rotary_factor", "embedding_multiplier",
+                                       "residual_multiplier",   "logits_scaling",
+                                       "num_local_experts",     "num_experts"};
+
+void refuse_quantized(const Json& config, const std::string& place) {
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    const Json* quantization = config_member(config, key);
+    if (quantization == nullptr) {
+      continue;
+    }
+    const std::string method =
+        quantization->is_object()
+            ? json_string(*quantization, "quant_method", place + ": " + key, "unnamed")
+            : "unnamed";
+    fail(ErrorKind::kFormat,
+         "{}: {} with quant_method '{}' is not supported, expected plain F32, F16 or BF16 weights; "
+         "use the unquantised model or a GGUF file of it",
+         place, key, method);
+  }
+}
+
+void refuse_sliding_window(const Json& config, const std::string& place) {
+  const Json* window = config_member(config, "sliding_window");
+  const bool in_use = json_bool(config, "use_sliding_window", place, window != nullptr);
+  if (window != nullptr && in_use) {
+    fail(ErrorKind::kFormat, "{}: sliding_window {} is not supported, expected null", place,
+         window->dump());
+  }
+  if (const Json* types = config_member(config, "layer_types"); types != nullptr) {
+    for (const Json& type : *types) {
+      if (type != Json("full_attention")) {
+        fail(ErrorKind::kFormat, "{}: layer_types holds {}, expected full_attention only", place,
+             type.dump());
+      }
+    }
+  }
+}
+
+void refuse_unsupported(const Json& config, bool is_nas, const std::string& place) {
+  refuse_quantized(config, place);
+  refuse_sliding_window(config, place);
+  for (const char* key : {"hidden_act", "hidden_activation"}) {
+    if (const std::string act = json_string(config, key, place, "silu"); act != "silu") {
+      fail(ErrorKind::kFormat, "{}: {} '{}' is not supported, expected silu", place, key, act);
+    }
+  }
+  for (const char* key : kRefusedFlags) {
+    const Json* value = config_member(config, key);
+    if (value != nullptr && *value != Json(false) && !value->empty()) {
+      fail(ErrorKind::kFormat, "{}: {} = {} is not supported", place, key, value->dump());
+    }
+  }
+  for (const char* key : kRefusedScales) {
+    if (const double value = json_double(config, key, place, 1.0); value != 1.0) {
+      fail(ErrorKind::kFormat, "{}: {} = {} is not supported, expected 1", place, key, value);
+    }
+  }
+  if (const Json* rotated = config_member(config, "no_rope_layers"); rotated != nullptr) {
+    if (!std::all_of(rotated->begin(), rotated->end(),
+                     [](const Json& v) { return v == Json(1); })) {
+      fail(ErrorKind::kFormat,
+           "{}: no_rope_layers (layers without rotary embedding) is not supported", place);
+    }
+  }
+  if (!is_nas && config_member(config, "block_configs") != nullptr) {
+    fail(ErrorKind::kFormat, "{}: block_configs in a {} is not supported, expected model_type {}",
+         place, kLlamaArchitecture, kNasModelType);
+  }
+}
+
+std::vector<std::int64_t> parse_eos(const Json& config, const std::string& place) {
+  const Json* value = config_member(config, "eos_token_id");
+  if (value == nullptr) {
+    return {};
+  }
+  if (!value->is_array()) {
+    return {json_int(config, "eos_token_id", place)};
+  }
+  std::vector<std::int64_t> tokens;
+  for (const Json& token : *value) {
+    if (!token.is_number_integer()) {
+      fail(ErrorKind::kFormat, "{}: eos_token_id holds {}, expected whole numbers", place,
+           token.dump());
+    }
+    tokens.push_back(token.get<std::int64_t>());
+  }
+  return tokens;
+}
+
+std::int64_t parse_head_dim(const Json& config, const ModelSpec& spec, const std::string& place) {
+  if (config_member(config, "head_dim") != nullptr) {
+    return json_int(config, "head_dim", place);
+  }
+  if (spec.hidden_size % spec.num_heads != 0) {
+    fail(ErrorKind::kFormat,
+         "{}: hidden_size {} is no multiple of num_attention_heads {}, and head_dim is not given",
+         place, spec.hidden_size, spec.num_heads);
+  }
+  return spec.hidden_size / spec.num_heads;
+}
+
+std::int64_t parse_count(const Json& config, const char* key, std::int64_t most,
+                         const std::string& place) {
+  const std::int64_t count = json_int(config, key, place);
+  if (count < 1 || count > most) {
+    fail(ErrorKind::kFormat, "{}: {} is {}, expected 1 … {}", place, key, count, most);
+  }
+  return count;
+}
+
+Architecture parse_layers(const Json& config, const ModelSpec& spec, bool is_nas,
+                          const std::string& place) {
+  const std::int64_t num_layers = parse_count(config, "num_hidden_layers", kMaxLayers, place);
+  if (is_nas) {
+    return parse_block_configs(config, spec, num_layers, place);
+  }
+  const std::int64_t kv_heads = json_int(config, "num_key_value_heads", place, spec.num_heads);
+  if (kv_heads < 1 || spec.num_heads % kv_heads != 0) {
+    fail(ErrorKind::kFormat,
+         "{}: num_key_value_heads is {}, expected a divisor of num_attention_heads {}", place,
+         kv_heads, spec.num_heads);
+  }
+  const std::int64_t width = parse_count(config, "intermediate_size", kMaxFfnWidth, place);
+  return {static_cast<std::size_t>(num_layers),
+          BlockSpec{AttentionSpec::gqa(kv_heads), FfnSpec::swiglu(width)}};
+}
+
+// What make_nemotron_nas_config wrote for this program alone.
+void parse_own_object(const Json& config, const std::string& place, ModelSpec& spec) {
+  const Json* own = config_member(config, "puzzle");
+  if (own == nullptr || !own->is_object()) {
+    return;
+  }
+  const std::string own_place = place + ": puzzle";
+  spec.name = json_string(*own, "name", own_place, spec.name);
+  spec.attention_bias = json_bool(*own, "attention_bias", own_place, spec.attention_bias);
+  spec.attention_output_bias =
+      json_bool(*own, "attention_output_bias", own_place, spec.attention_output_bias);
+  if (const Json* divisors = config_member(*own, "rope_frequency_divisors"); divisors != nullptr) {
+    if (!divisors->is_array() || !std::all_of(divisors->begin(), divisors->end(),
+                                              [](const Json& v) { return v.is_number(); })) {
+      fail(ErrorKind::kFormat, "{}: rope_frequency_divisors is no list of numbers", own_place);
+    }
+    spec.rope.frequency_divisors = divisors->get<std::vector<float>>();
+  }
+}
+
+Json make_own_object(const ModelSpec& spec) {
+  Json own = {{"version", 1}, {"name", spec.name}};
+  if (spec.attention_bias != spec.attention_output_bias) {
+    own["attention_bias"] = spec.attention_bias;
+    own["attention_output_bias"] = spec.attention_output_bias;
+  }
+  if (!spec.rope.frequency_divisors.empty()) {
+    own["rope_frequency_divisors"] = spec.rope.frequency_divisors;
+  }
+  return own;
+}
+
+Json make_eos(const std::vector<std::int64_t>& tokens) {
+  if (tokens.empty()) {
+    return nullptr;
+  }
+  return tokens.size() == 1 ? Json(tokens.front()) : Json(tokens);
+}
+
+}  // namespace
+
+std::string hf_config_dtype(const Json& config, const std::string& place) {
+  const char* key = config_member(config, "torch_dtype") != nullptr ? "torch_dtype" : "dtype";
+  std::string dtype = json_string(config, key, place, "float32");
+  if (dtype.starts_with("torch.")) {
+    dtype = dtype.substr(6);
+  }
+  if (dtype != "float32" && dtype != "bfloat16" && dtype != "float16") {
+    fail(ErrorKind::kFormat, "{}: {} '{}' is not supported, expected float32, bfloat16 or float16",
+         place, key, dtype);
+  }
+  return dtype;
+}
+
+ModelSpec parse_hf_config(const Json& config, const std::string& place) {
+  const bool is_nas = is_nemotron_nas(config, place);
+  refuse_unsupported(config, is_nas, place);
+  static_cast<void>(hf_config_dtype(config, place));
+  ModelSpec spec;
+  spec.name = json_string(config, "_name_or_path", place, "");
+  spec.hidden_size = parse_count(config, "hidden_size", kMaxHiddenSize, place);
+  spec.num_heads = parse_count(config, "num_attention_heads", kMaxHiddenSize, place);
+  spec.head_dim = parse_head_dim(config, spec, place);
+  spec.vocab_size = parse_count(config, "vocab_size", kMaxVocabSize, place);
+  spec.context_length = json_int(config, "max_position_embeddings", place, 2048);
+  spec.rms_norm_eps = json_double(config, "rms_norm_eps", place, 1e-6);
+  spec.tie_embeddings = json_bool(config, "tie_word_embeddings", place, false);
+  spec.attention_bias = json_bool(config, "attention_bias", place, false);
+  spec.attention_output_bias = spec.attention_bias;
+  spec.mlp_bias = json_bool(config, "mlp_bias", place, false);
+  spec.rope = parse_hf_rope(config, spec.context_length, place);
+  spec.bos_token = json_int(config, "bos_token_id", place, -1);
+  spec.eos_tokens = parse_eos(config, place);
+  spec.layers = parse_layers(config, spec, is_nas, place);
+  parse_own_object(config, place, spec);
+  check_model_spec(spec, place);
+  return spec;
+}
+
+ModelSpec load_hf_config(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "config.json";
+  ModelSpec spec = parse_hf_config(load_json(path), path.string());
+  if (spec.name.empty()) {
+    const std::filesystem::path clean = std::filesystem::absolute(folder).lexically_normal();
+    spec.name = (clean.has_filename() ? clean : clean.parent_path()).filename().string();
+  }
+  return spec;
+}
+
+Json make_nemotron_nas_config(const ModelSpec& spec, const std::string& torch_dtype) {
+  if (torch_dtype != "float32" && torch_dtype != "bfloat16" && torch_dtype != "float16") {
+    fail(ErrorKind::kUsage, "torch_dtype '{}': expected float32, bfloat16 or float16", torch_dtype);
+  }
+  check_model_spec(spec, "nemotron-nas config");
+  Json config = {
+      {"architectures", {kNasArchitecture}},
+      {"model_type", kNasModelType},
+      {"auto_map",
+       {{"AutoConfig", "configuration_decilm.DeciLMConfig"},
+        {"AutoModelForCausalLM", "modeling_decilm.DeciLMForCausalLM"}}},
+      {"block_configs", make_block_configs(spec)},
+      {"num_hidden_layers", spec.num_layers()},
+      {"hidden_size", spec.hidden_size},
+      {"num_attention_heads", spec.num_heads},
+      {"head_dim", spec.head_dim},
+      {"num_key_value_heads", nullptr},
+      {"intermediate_size", nullptr},
+      {"hidden_act", "silu"},
+      {"rms_norm_eps", spec.rms_norm_eps},
+      {"max_position_embeddings", spec.context_length},
+      {"rope_theta", spec.rope.theta},
+      {"rope_scaling", make_hf_rope_scaling(spec.rope)},
+      {"attention_bias", spec.attention_bias || spec.attention_output_bias},
+      {"mlp_bias", spec.mlp_bias},
+      {"attention_dropout", 0.0},
+      {"tie_word_embeddings", spec.tie_embeddings},
+      {"vocab_size", spec.vocab_size},
+      {"bos_token_id", spec.bos_token < 0 ? Json() : Json(spec.bos_token)},
+      {"eos_token_id", make_eos(spec.eos_tokens)},
+      {"initializer_range", 0.02},
+      {"pretraining_tp", 1},
+      {"use_cache", true},
+      {"torch_dtype", torch_dtype},
+      {"puzzle", make_own_object(spec)},
+  };
+  return config;
+}
+
+}  // namespace puzzle

@@ -1,0 +1,20 @@
+// The block_configs list of `nemotron-nas` (formats.md 2.1): a part of hf_config.
+#pragma once
+
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "puzzle/arch/model_spec.h"
+
+namespace puzzle {
+
+// Needs spec.num_heads and spec.hidden_size; `num_layers` is what the file says elsewhere. Throws
+// Error(kFormat) naming the block, also for parts that this project does not have (sliding windows,
+// sinks, sparsity, parallel blocks).
+[[nodiscard]] Architecture parse_block_configs(const nlohmann::json& config, const ModelSpec& spec,
+                                               std::int64_t num_layers, const std::string& place);
+
+[[nodiscard]] nlohmann::json make_block_configs(const ModelSpec& spec);
+
+}  // namespace puzzle
