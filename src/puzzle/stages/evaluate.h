@@ -1,0 +1,50 @@
+// Stage `evaluate`: parent and children side by side on text and questions used for nothing else.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "puzzle/data/eval_sets.h"
+#include "puzzle/data/token_split.h"
+#include "puzzle/stages/run_context.h"
+
+namespace puzzle {
+
+class OptionList;
+
+struct EvaluateOptions {
+  std::int64_t num_tokens = 0;               // of the test part; 0 = all of it
+  std::vector<std::string> minimal_pairs;    // BLiMP files or folders
+  std::vector<std::string> multiple_choice;  // files or folders; format in eval_sets.h
+  std::vector<std::string> last_word;
+  std::int64_t batch_windows = 8;
+  EvalSetOptions sets;
+
+  void visit(OptionList& list);
+};
+
+// A child to compare with the parent. `weights` must outlive the call.
+struct NamedModel {
+  std::string name;
+  std::string key;  // content of the weights
+  const ModelWeights* weights = nullptr;
+};
+
+// EvaluationRows of the parent (named "parent") and every child. On the test part, per token, with
+// standard errors over windows: "loss", "perplexity", "bits_per_byte", "kl" (parent ‖ child),
+// "top1" (agreement), and paired differences "loss_minus_parent". On questions: "accuracy", for
+// multiple choice also "accuracy_norm" (log-likelihood per byte), and "accuracy_minus_parent"
+// paired by question. "retention" is child ÷ parent of the task's main metric: accuracy, or
+// perplexity the other way round. What run.db holds already is not computed again. Tokens and
+// questions are split over ranks.
+std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,
+                                  const std::vector<NamedModel>& children, const TokenPart& test,
+                                  const EvaluateOptions& options);
+
+// −log p of every token's successor, nats: [B, T] with 0 where a label is missing. Not for
+// gradients.
+[[nodiscard]] at::Tensor window_nll(const ModelWeights& model, const Geometry& geometry,
+                                    const TokenBatch& batch);
+
+}  // namespace puzzle
