@@ -68,7 +68,7 @@ TEST_P(GgufGolden, KeepsEveryIdOnTheWayThroughGguf) {
 
 INSTANTIATE_TEST_SUITE_P(Families, GgufGolden,
                          ::testing::Values("gpt2", "smollm", "llama3", "qwen2", "tekken", "spm"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& family) { return std::string(family.param); });
 
 TEST(GgufTokenizer, NamesThePreTokenizer) {
   for (const auto& [name, pre] : {std::pair{"gpt2", "gpt-2"},

@@ -46,7 +46,7 @@ TEST_P(GoldenTokenizer, GivesHuggingFacesIdsAndText) {
 INSTANTIATE_TEST_SUITE_P(Families, GoldenTokenizer,
                          ::testing::Values("gpt2", "smollm", "llama3", "qwen2", "tekken", "spm",
                                            "llama_class", "metaspace"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& family) { return std::string(family.param); });
 
 std::string random_bytes(std::mt19937& random) {
   std::string text;

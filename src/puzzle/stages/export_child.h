@@ -1,0 +1,45 @@
+// Stage `export`: a child for other people's engines (DESIGN 9).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "puzzle/stages/run_context.h"
+
+namespace puzzle {
+
+class OptionList;
+
+struct ExportOptions {
+  std::vector<std::string> formats = {
+      "gguf"};                        // gguf: llama.cpp's deci; hf: nemotron-nas with remote code
+  std::string types = "like-parent";  // of the gguf; see gguf_weight_types()
+  std::string hf_dtype = "float32";   // of the hf folder
+
+  void visit(OptionList& list);
+};
+
+struct ExportInput {
+  const ModelWeights* child = nullptr;
+  std::string key;      // content of the weights
+  std::string name;     // files are exports/<name>.gguf and exports/<name>-hf/
+  std::string license;  // of the parent; empty = not known
+};
+
+struct ExportResult {
+  std::filesystem::path gguf;       // empty if not asked for
+  std::filesystem::path hf_folder;  // empty if not asked for
+  std::int64_t gguf_bytes = 0;
+};
+
+// Writes what is missing. Each export comes with a model card that names the parent and its
+// licence. Throws Error(kUsage) where a format cannot hold the child.
+ExportResult export_child(RunContext& context, const LoadedModel& parent, const ExportInput& input,
+                          const ExportOptions& options);
+
+// The Python files that let transformers (trust_remote_code) load a nemotron-nas folder, by name.
+[[nodiscard]] std::string remote_code_file(const std::string& name);
+
+}  // namespace puzzle
