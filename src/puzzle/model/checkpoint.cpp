@@ -57,6 +57,7 @@ std::string gguf_name(const std::string& hf_name) {
       {"post_attention_layernorm", "ffn_norm"},
       {"mlp.gate_proj", "ffn_gate"},
       {"mlp.up_proj", "ffn_up"},
+      {"mlp.linear_mlp", "ffn_up"},  // of the rewrite that read_gguf_config undoes
       {"mlp.down_proj", "ffn_down"}};
   if (const auto whole = kNames.find(hf_name); whole != kNames.end()) {
     return whole->second;
