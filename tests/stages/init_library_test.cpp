@@ -2,8 +2,6 @@
 
 #include <limits>
 #include <map>
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,88 +10,18 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "data/toy_corpus.h"
-#include "puzzle/base/file.h"
-#include "puzzle/base/progress.h"
-#include "puzzle/dist/single_communicator.h"
 #include "puzzle/model/initialize.h"
-#include "puzzle/stages/held_states.h"
 #include "puzzle/stages/library.h"
+#include "stages/library_run.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
-#include "support/temp_dir.h"
 #include "support/thread_group.h"
-#include "support/tiny_model.h"
 
 namespace puzzle {
 namespace {
 
-ModelSpec library_spec() {
-  ModelSpec spec = test::tiny_spec(3);
-  spec.vocab_size = test::kToyVocabSize;
-  return spec;
-}
-
-LoadedModel loaded(const ModelSpec& spec) {
-  return {"tiny", "tiny-key", random_model(spec, 7), Geometry(spec),
-          std::make_shared<test::ToyTokenizer>()};
-}
-
-// Documents of 24 letters in windows of 16: most windows hold two documents.
-struct LibraryRun {
-  explicit LibraryRun(const ModelSpec& spec = library_spec(), bool cross_documents = true)
-      : corpus({documents()}),
-        parent(loaded(spec)),
-        db(folder / "run.db"),
-        context{folder.path(), db, communicator} {
-    set_progress_enabled(false);
-    const auto file = corpus.load();
-    std::vector<std::int64_t> starts;
-    for (std::int64_t i = 0; i < 50; ++i) {
-      starts.push_back(16 * i);
-    }
-    const TokenPart::Layout layout{16, cross_documents};
-    calibration.emplace("calibration", file,
-                        std::vector<std::int64_t>(starts.begin(), starts.begin() + 38), layout);
-    validation.emplace("validation", file,
-                       std::vector<std::int64_t>(starts.begin() + 38, starts.end()), layout);
-    SearchSpaceOptions space_options;
-    space_options.ffn = {"parent", "0.66", "0.34", "linear", "none"};
-    space = make_search_space(space_options, parent.weights.spec);
-  }
-  static std::vector<std::string> documents() {
-    std::vector<std::string> texts;
-    std::uint32_t state = 1;
-    for (int i = 0; i < 40; ++i) {
-      std::string text;
-      for (int j = 0; j < 24; ++j) {
-        state = state * 1664525U + 1013904223U;
-        text += static_cast<char>('a' + (state >> 24U) % 26U);
-      }
-      texts.push_back(text);
-    }
-    return texts;
-  }
-  InitLibraryResult make(const InitLibraryOptions& options) {
-    return init_library(context, parent, space, *calibration, *validation, options);
-  }
-  [[nodiscard]] std::string bytes(const InitLibraryResult& result, std::int64_t layer) const {
-    return read_text_file(layer_file(result.folder, layer));
-  }
-  [[nodiscard]] LayerLibrary load(const InitLibraryResult& result, std::int64_t layer) const {
-    return load_layer_library(layer_file(result.folder, layer), parent.weights.spec, at::kCPU,
-                              at::kFloat);
-  }
-
-  test::ToyCorpus corpus;
-  test::TempDir folder;
-  LoadedModel parent;
-  RunDb db;
-  SingleCommunicator communicator;
-  RunContext context;
-  std::optional<TokenPart> calibration, validation;
-  SearchSpace space;
-};
+using test::library_spec;
+using test::LibraryRun;
 
 ModelSpec with_all_biases() {
   ModelSpec spec = library_spec();
@@ -318,43 +246,6 @@ TEST(InitLibrary, RefusesWhatItCannotDo) {
   for (const std::string weights : {"damped", "none"}) {
     EXPECT_PUZZLE_ERROR((void)run.make({.token_weights = weights}), ErrorKind::kNumeric,
                         "not finite");
-  }
-}
-
-TEST(HeldStates, DocumentsDoNotSeeEachOtherWhereThePartForbidsIt) {
-  LibraryRun run(library_spec(), false);
-  const c10::NoGradGuard no_grad;
-  const ModelWeights& parent = run.parent.weights;
-  HeldStates states(run.parent, *run.calibration, {}, 64);
-  EXPECT_EQ(states.num_batches(), 10);
-  EXPECT_EQ(states.num_windows(), 38);
-  EXPECT_EQ(states.num_windows(9), 2);
-  states.advance(parent.layers[0]);
-  // Window 1 holds tokens 16 … 31: the last 8 of the first document, then 8 of the second.
-  const at::Tensor tokens = run.calibration->slice(1, 1).tokens_BT;
-  std::vector<at::Tensor> parts;
-  for (const std::int64_t first : {0, 8}) {
-    parts.push_back(apply_layer(parent.layers[0], run.parent.geometry,
-                                embed(parent, tokens.narrow(1, first, 8)),
-                                make_pass(run.parent.geometry, 8, at::kFloat, at::kCPU)));
-  }
-  EXPECT_CLOSE(states.states(0).narrow(0, 1, 1), at::cat(parts, 1), 1e-5);
-}
-
-TEST(HeldStates, SampledNormsAreThoseOfEveryNthWindow) {
-  for (const bool cross_documents : {true, false}) {
-    LibraryRun run(library_spec(), cross_documents);
-    const LayerWeights& layer = run.parent.weights.layers[0];
-    HeldStates all(run.parent, *run.calibration, {}, 1 << 20);
-    all.advance(layer);
-    const at::Tensor want = all.states(0).slice(0, 0, std::nullopt, 5).square().sum(-1).flatten();
-    std::vector<float> got;
-    for (int rank = 0; rank < 3; ++rank) {
-      const HeldStates share(run.parent, *run.calibration, {rank, 3}, 48);
-      const std::vector<float> part = share.sampled_norms(layer, 5);
-      got.insert(got.end(), part.begin(), part.end());
-    }
-    EXPECT_CLOSE(at::tensor(got), want, 1e-3);
   }
 }
 

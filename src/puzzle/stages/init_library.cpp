@@ -165,7 +165,6 @@ std::vector<bool> LibraryMaker::find_finished() const {
 
 void LibraryMaker::name_current_rows() {
   if (context_.communicator.is_first()) {
-    context_.db.set_current(RunTable::kStages, kInitLibraryStage, layer_keys_);
     context_.db.set_current(RunTable::kVariants, kInitLibraryStage, layer_keys_);
   }
 }
