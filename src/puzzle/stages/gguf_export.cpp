@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <map>
 #include <utility>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
+#include <fmt/format.h>
 
 #include "puzzle/arch/gguf_config.h"
 #include "puzzle/base/error.h"
@@ -153,7 +155,11 @@ void write_deci_gguf(const std::filesystem::path& path, const ModelWeights& mode
     writer.add_string("general.license", options.license);
   }
   if (!options.parent_name.empty()) {
-    writer.add_string("puzzle.parent", options.parent_name);
+    writer.add_u32("general.base_model.count", 1);
+    writer.add_string("general.base_model.0.name", options.parent_name);
+  }
+  if (!options.content_key.empty()) {
+    writer.add_string("puzzle.content_key", options.content_key);
   }
   for (const auto& [key, value] :
        load_gguf_tokenizer_keys(tokenizer_path(options.tokenizer_source), model.spec.vocab_size)) {

@@ -12,9 +12,10 @@ namespace puzzle {
 struct GgufExport {
   std::string name;                        // general.name
   std::string license;                     // general.license; empty = none known
-  std::string parent_name;                 // for general.base_model and the record
+  std::string parent_name;                 // general.base_model.0.name; empty = not written
   std::filesystem::path tokenizer_source;  // the parent: a folder, a .gguf or a llama2.c checkpoint
   WeightTypes types;                       // matrix and embedding: F32, F16, BF16, Q8_0, Q4_0, Q4_1
+  std::string content_key = {};  // puzzle.content_key, which says what was exported; empty = none
 };
 
 // Rows of q and k are interleaved for llama.cpp's rotary embedding; norms and biases are F32; a

@@ -1,0 +1,185 @@
+#include "puzzle/stages/model_card.h"
+
+#include <algorithm>
+#include <string_view>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/arch/lowering.h"
+#include "puzzle/base/json.h"
+#include "puzzle/base/strings.h"
+
+namespace puzzle {
+namespace {
+
+// A JSON string is a YAML string.
+std::string card_quoted(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// Model hubs take lower-case identifiers ("apache-2.0"); anything else goes under its own name.
+bool is_license_id(const std::string& license) {
+  return !license.empty() && std::all_of(license.begin(), license.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.';
+  });
+}
+
+std::string front_matter(const ModelCard& card, std::string_view library) {
+  std::string text = "---\n";
+  if (is_license_id(card.license)) {
+    text += "license: " + card.license + "\n";
+  } else {
+    text += "license: other\nlicense_name: " +
+            card_quoted(card.license.empty() ? "unknown" : card.license) + "\n";
+  }
+  text += "base_model: " + card_quoted(card.parent.name) + "\n";
+  text += fmt::format("library_name: {}\npipeline_tag: text-generation\n", library);
+  return text + "tags: [puzzle, pruning, distillation]\n---\n\n";
+}
+
+std::string license_sentence(const ModelCard& card) {
+  if (card.license.empty()) {
+    return "The parent's files do not name a licence; the parent's terms apply to this model as "
+           "well.\n\n";
+  }
+  return fmt::format("Licence: {}, that of the parent.\n\n", card.license);
+}
+
+std::string introduction(const ModelCard& card) {
+  return fmt::format(
+             "# {}\n\nA smaller version of **{}**, made by Puzzle: for every layer a cheaper "
+             "attention and FFN was chosen by what it costs and by how much the model suffers, "
+             "then the whole was distilled from the parent.\n\n",
+             card.name, card.parent.name) +
+         license_sentence(card);
+}
+
+std::string size_row(std::string_view what, std::int64_t parent, std::int64_t child) {
+  return fmt::format("| {} | {} | {} ({:.0f} %) |\n", what,
+                     human_count(static_cast<double>(parent)),
+                     human_count(static_cast<double>(child)),
+                     100.0 * static_cast<double>(child) / static_cast<double>(parent));
+}
+
+std::string sizes(const ModelCard& card) {
+  const PartCost parent = model_cost(card.parent, ExportTarget::kNative, card.types);
+  const PartCost child = model_cost(card.child, ExportTarget::kNative, card.types);
+  std::string text = "| | parent | this model |\n|---|---|---|\n";
+  text += size_row("parameters", parent.parameters, child.parameters);
+  if (parent.kv_bytes_per_token > 0) {
+    text += size_row("KV cache bytes per token (F16)", parent.kv_bytes_per_token,
+                     child.kv_bytes_per_token);
+  }
+  text += fmt::format("| layers | {} | {} |\n", card.parent.num_layers(), card.child.num_layers());
+  const ModelSpec& spec = card.child;
+  text += fmt::format("| hidden size, heads × width | | {}, {} × {} |\n", spec.hidden_size,
+                      spec.num_heads, spec.head_dim);
+  text += fmt::format("| vocabulary, context | | {}, {} tokens |\n", spec.vocab_size,
+                      spec.context_length);
+  return text + fmt::format("| stored as | | {} |\n\n", dtype_name(card.types.matrix));
+}
+
+std::string attention_words(const AttentionSpec& attention) {
+  switch (attention.kind) {
+    case AttentionKind::kGqa:
+      return fmt::format("{} KV heads", attention.kv_heads);
+    case AttentionKind::kLinear:
+      return "linear";
+    case AttentionKind::kNone:
+      break;
+  }
+  return "none";
+}
+
+std::string ffn_words(const FfnSpec& ffn) {
+  switch (ffn.kind) {
+    case FfnKind::kSwiglu:
+      return fmt::format("width {}", ffn.width);
+    case FfnKind::kLinear:
+      return "linear";
+    case FfnKind::kNone:
+      break;
+  }
+  return "none";
+}
+
+std::string layer_table(const ModelCard& card) {
+  std::string text =
+      "## Layers\n\n\"linear\" is one matrix in place of the sub-block, \"none\" leaves it out.\n\n"
+      "| layer | attention | FFN | parameters |\n|---|---|---|---|\n";
+  for (std::int64_t i = 0; i < card.child.num_layers(); ++i) {
+    const BlockSpec& block = card.child.layers[static_cast<std::size_t>(i)];
+    const PartCost cost = block_cost(card.child, i, block, ExportTarget::kNative, card.types);
+    text += fmt::format("| {} | {} | {} | {} |\n", i, attention_words(block.attention),
+                        ffn_words(block.ffn), human_count(static_cast<double>(cost.parameters)));
+  }
+  return text + "\n";
+}
+
+// "- layer 3, layer 7: what was done", or nothing.
+std::string rewrite_line(const std::vector<LoweredBlock>& lowered, bool LoweredBlock::* is_done,
+                         std::string_view what) {
+  std::vector<std::string> layers;
+  for (std::size_t i = 0; i < lowered.size(); ++i) {
+    if (lowered[i].*is_done) {
+      layers.push_back(fmt::format("{}", i));
+    }
+  }
+  return layers.empty() ? ""
+                        : fmt::format("- {} {}: {}\n", layers.size() == 1 ? "layer" : "layers",
+                                      join(layers, ", "), what);
+}
+
+std::string rewrites(const ModelSpec& child) {
+  const std::vector<LoweredBlock> lowered = lower_model(ExportTarget::kDeci, child);
+  const std::string lines =
+      rewrite_line(lowered, &LoweredBlock::dropped, "empty, left out of the file") +
+      rewrite_line(lowered, &LoweredBlock::zero_attention,
+                   "no attention, stored as a matrix of zeros") +
+      rewrite_line(lowered, &LoweredBlock::zero_ffn, "no FFN, stored as a narrow one of zeros") +
+      rewrite_line(lowered, &LoweredBlock::linear_ffn_as_swiglu,
+                   "linear FFN, stored as a gated one whose gate is constant");
+  return lines.empty() ? ""
+                       : "## Stored differently\n\nllama.cpp needs some layers in another form. "
+                         "They compute the same:\n\n" +
+                             lines + "\n";
+}
+
+}  // namespace
+
+std::string make_gguf_card(const ModelCard& card) {
+  const std::string file = card.name + ".gguf";
+  return front_matter(card, "gguf") + introduction(card) + sizes(card) +
+         fmt::format(
+             "## Use\n\nIn llama.cpp, and what is built on it:\n\n```sh\n"
+             "llama-cli -m {0} -p \"Once upon a time\" -n 64\nllama-server -m {0}\n```\n\n",
+             file) +
+         layer_table(card) + rewrites(card.child);
+}
+
+std::string make_hf_card(const ModelCard& card) {
+  std::string text = front_matter(card, "transformers") + introduction(card) + sizes(card);
+  text +=
+      "## Use\n\nThe layers differ, so the model brings its own code (`configuration_decilm.py`, "
+      "`modeling_decilm.py`):\n\n```python\n"
+      "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+      "folder = \".\"\n"
+      "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+      "model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)\n"
+      "inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\", "
+      "return_token_type_ids=False)\n"
+      "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))\n```\n\n";
+  text += layer_table(card);
+  const auto notes = portability_notes(ExportTarget::kNemotronNas, card.child);
+  if (!notes.empty()) {
+    text += "## Other engines\n\n";
+    for (const std::string& note : notes) {
+      text += "- " + note + "\n";
+    }
+  }
+  return text;
+}
+
+}  // namespace puzzle

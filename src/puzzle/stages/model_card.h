@@ -1,0 +1,25 @@
+// The README of an exported child: what it was made from, under which licence, what is in each
+// layer, how to run it. Markdown with the front matter that model hubs read.
+#pragma once
+
+#include <string>
+
+#include "puzzle/arch/cost.h"
+#include "puzzle/arch/model_spec.h"
+
+namespace puzzle {
+
+struct ModelCard {
+  std::string name;     // of the files
+  std::string license;  // of the parent, which the child inherits; empty = not known
+  ModelSpec parent;
+  ModelSpec child;
+  WeightTypes types;  // as stored
+};
+
+// For exports/<name>.gguf: runs in llama.cpp. Throws as lower_model.
+[[nodiscard]] std::string make_gguf_card(const ModelCard& card);
+// For exports/<name>-hf/: runs in transformers.
+[[nodiscard]] std::string make_hf_card(const ModelCard& card);
+
+}  // namespace puzzle
