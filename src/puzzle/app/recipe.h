@@ -1,0 +1,57 @@
+// A recipe: every option of a run, one section per stage (docs/options.md lists them all).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "puzzle/arch/scenario.h"
+#include "puzzle/arch/search_space.h"
+#include "puzzle/base/options.h"
+#include "puzzle/data/data_options.h"
+#include "puzzle/dist/communicator.h"
+#include "puzzle/stages/distill_blocks.h"
+#include "puzzle/stages/distill_child.h"
+#include "puzzle/stages/evaluate.h"
+#include "puzzle/stages/export_child.h"
+#include "puzzle/stages/init_library.h"
+#include "puzzle/stages/measure.h"
+#include "puzzle/stages/score.h"
+#include "puzzle/stages/search.h"
+#include "puzzle/stages/throughput.h"
+
+namespace puzzle {
+
+struct Recipe {
+  std::string model;  // the parent
+  std::string run = "runs/puzzle";
+  std::string license;  // of the parent, for model cards
+  std::string device = "cpu";
+  std::int64_t threads = 0;  // 0 = all cores
+  std::int64_t seed = 0;
+  bool train_blocks = true;  // distill-blocks
+  bool train_child = true;   // distill-child
+  std::vector<std::string> compare = {"paper-init", "uniform", "greedy"};
+
+  DataOptions data;
+  Scenario scenario;
+  SearchSpaceOptions search_space;
+  InitLibraryOptions init_library;
+  DistillBlocksOptions distill_blocks;
+  ScoreOptions score;
+  MeasureOptions measure;
+  SearchOptions search;
+  DistillChildOptions distill_child;
+  EvaluateOptions evaluate;
+  ExportOptions export_child;
+  ThroughputOptions throughput;
+  CommunicatorOptions communicator;
+
+  void visit(OptionList& list);
+};
+
+// Checks what no single option can know, all of it at once, before anything expensive. Relative
+// paths of a recipe file count from the current folder. Throws Error(kUsage) listing every problem.
+void validate(const Recipe& recipe, const ModelSpec& parent);
+
+}  // namespace puzzle
