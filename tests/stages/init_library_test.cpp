@@ -179,6 +179,18 @@ TEST(InitLibrary, KeysFollowWhatTheWeightsDependOn) {
   EXPECT_NE(init_library_key(run.parent, smaller, *run.calibration, {}), usual);
 }
 
+TEST(InitLibrary, RowsOfABaselineAreKeptButNotCurrent) {
+  LibraryRun run;
+  (void)run.make({.layers = {0}});
+  const InitLibraryResult paper =
+      init_library(run.context, run.parent, run.space, *run.calibration, *run.validation,
+                   {.init = "paper", .layers = {0}}, LibraryRole::kBaseline);
+  EXPECT_TRUE(std::filesystem::exists(layer_file(paper.folder, 0)));
+  EXPECT_EQ(run.db.variants(RowSet::kAll).size(), 2U * 6U);
+  EXPECT_EQ(run.db.variants().size(), 6U);
+  EXPECT_EQ(run.db.variants().front().init, "least-squares");
+}
+
 TEST(InitLibrary, SkippedLayersNeedNoFile) {
   LibraryRun run;
   SearchSpaceOptions options;

@@ -61,7 +61,7 @@ class LibraryMaker {
   LibraryMaker(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
                const TokenPart& calibration, const TokenPart& validation,
                const InitLibraryOptions& options);
-  InitLibraryResult make();
+  InitLibraryResult make(LibraryRole role);
 
  private:
   [[nodiscard]] bool is_wanted(std::int64_t layer) const;
@@ -169,8 +169,10 @@ void LibraryMaker::name_current_rows() {
   }
 }
 
-InitLibraryResult LibraryMaker::make() {
-  name_current_rows();
+InitLibraryResult LibraryMaker::make(LibraryRole role) {
+  if (role == LibraryRole::kRun) {
+    name_current_rows();
+  }
   InitLibraryResult result{.key = key_, .folder = folder_};
   const std::vector<bool> finished = find_finished();
   std::int64_t end = 0;  // one past the last layer to be made
@@ -375,9 +377,10 @@ std::string init_library_key(const LoadedModel& parent, const SearchSpace& space
 
 InitLibraryResult init_library(RunContext& context, const LoadedModel& parent,
                                const SearchSpace& space, const TokenPart& calibration,
-                               const TokenPart& validation, const InitLibraryOptions& options) {
+                               const TokenPart& validation, const InitLibraryOptions& options,
+                               LibraryRole role) {
   const c10::NoGradGuard no_grad;
-  return LibraryMaker(context, parent, space, calibration, validation, options).make();
+  return LibraryMaker(context, parent, space, calibration, validation, options).make(role);
 }
 
 }  // namespace puzzle

@@ -53,6 +53,12 @@ struct InitLibraryResult {
   std::int64_t layers_found = 0;  // finished by an earlier run
 };
 
+// Whose rows readers of run.db are to see as the current ones (run_db.h).
+enum class LibraryRole {
+  kRun,       // the run's own library
+  kBaseline,  // another one, for comparison; its rows are kept but not current
+};
+
 // What the library's weights depend on; `options.layers` is no part of it.
 [[nodiscard]] std::string init_library_key(const LoadedModel& parent, const SearchSpace& space,
                                            const TokenPart& calibration,
@@ -63,6 +69,7 @@ struct InitLibraryResult {
 [[nodiscard]] InitLibraryResult init_library(RunContext& context, const LoadedModel& parent,
                                              const SearchSpace& space, const TokenPart& calibration,
                                              const TokenPart& validation,
-                                             const InitLibraryOptions& options);
+                                             const InitLibraryOptions& options,
+                                             LibraryRole role = LibraryRole::kRun);
 
 }  // namespace puzzle
