@@ -11,34 +11,14 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "puzzle/base/json.h"
+#include "puzzle/engine/llama_server_options.h"
 
 namespace puzzle {
-
-class OptionList;
-
-struct LlamaServerOptions {
-  std::string program;  // name or path of a llama-server; "xllamacpp": the Python package; empty:
-                        // llama-server from PATH if there is one, else the Python package
-  std::string
-      python;  // interpreter that has xllamacpp; empty: the one the build was configured with
-  std::int64_t threads = 0;            // 0: all cores this process may use
-  std::int64_t context_tokens = 2048;  // per slot
-  std::int64_t parallel = 1;           // slots: sequences that run at once
-  std::int64_t gpu_layers = -1;        // layers on the GPU; -1: the server decides
-  std::int64_t port = 0;               // on 127.0.0.1; 0: a free one
-  double start_timeout_s = 120.0;
-  double request_timeout_s = 900.0;
-  std::string log_file;  // keeps the server's output; empty: kept in memory only
-
-  void visit(OptionList& list);
-};
-
-// How the server is started: llama.cpp serves either completions or embeddings.
-enum class LlamaServerMode { kCompletions, kHiddenStates };
 
 struct Completion {
   std::vector<std::int32_t> tokens;  // generated
@@ -142,9 +122,18 @@ class LlamaServer {
 
  private:
   struct Process;
+  class Scorer;
 
   void wait_until_ready(double timeout_s);
-  [[nodiscard]] Json post(const std::string& path, const Json& body) const;
+  void read_properties(const std::filesystem::path& model);
+  void check_alive() const;
+  void check_alive_for_a_while() const;
+  void check_call(LlamaServerMode mode, std::int64_t tokens) const;
+  [[nodiscard]] Json request(std::string_view method, const std::string& path,
+                             const std::string& body) const;
+  [[nodiscard]] std::vector<TokenScore> score_on_slot(std::span<const std::int32_t> tokens,
+                                                      std::int64_t first, std::int64_t num_top,
+                                                      std::int64_t slot) const;
 
   LlamaServerOptions options_;
   LlamaServerMode mode_;
