@@ -2,8 +2,9 @@
 # Brings a fresh Debian 12 (root, or sudo) to the point where CMake finds everything. Idempotent:
 # what is there is not touched, and then nothing is printed.
 #
-# Usage: tools/setup.sh [--with-tests] [--with-parent] [--with-corpus] [--with-lint]
+# Usage: tools/setup.sh [--with-tests] [--with-server] [--with-parent] [--with-corpus] [--with-lint]
 #   --with-tests   Python packages that tests compare with (transformers, a real llama.cpp, ...)
+#   --with-server  a real llama.cpp server from pip (xllamacpp); --with-tests has it, too
 #   --with-parent  the demo's parent, SmolLM2-135M-Instruct, as GGUF in .cache/
 #   --with-corpus  the demo's text from Debian packages in .cache/corpus/
 #   --with-lint    clang-format and clang-tidy 19
@@ -27,10 +28,11 @@ readonly LINT_PACKAGES=(clang-format-19 clang-tidy-19)
 readonly CORPUS_PACKAGES=(bible-kjv bible-kjv-text python3.11-doc r-cran-janeaustenr wordnet-base)
 readonly LOGS=".cache/logs"
 
-with_tests=false with_parent=false with_corpus=false with_lint=false
+with_tests=false with_server=false with_parent=false with_corpus=false with_lint=false
 for argument in "$@"; do
   case "$argument" in
     --with-tests) with_tests=true ;;
+    --with-server) with_server=true ;;
     --with-parent) with_parent=true ;;
     --with-corpus) with_corpus=true ;;
     --with-lint) with_lint=true ;;
@@ -138,6 +140,9 @@ fi
 need_python "Python packages: torch, HiGHS" "$TORCH" "$HIGHS"
 if $with_tests; then
   need_python "Python packages for tests" "${TEST_PYTHON[@]}"
+fi
+if $with_server; then
+  need_python "a llama.cpp server" xllamacpp
 fi
 if $with_lint; then
   need_packages "Debian packages for formatting and lint" "${LINT_PACKAGES[@]}"

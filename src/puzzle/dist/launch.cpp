@@ -73,7 +73,7 @@ Supervisor::~Supervisor() {
 }
 
 void Supervisor::start() {
-  const int port = find_free_port();
+  const int port = find_rendezvous_port();
   processes_.resize(static_cast<std::size_t>(options_.num_ranks));
   for (int rank = 0; rank < options_.num_ranks; ++rank) {
     RankProcess& process = processes_[static_cast<std::size_t>(rank)];

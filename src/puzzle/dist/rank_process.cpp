@@ -112,7 +112,7 @@ struct ChildPlan {
 
 }  // namespace
 
-int find_free_port() {
+int find_rendezvous_port() {
   const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) {
     fail_launch("cannot open a socket");
