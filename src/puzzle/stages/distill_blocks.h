@@ -1,0 +1,94 @@
+// Stage `distill-blocks`: block-local distillation of the library (BLD; DESIGN 4, paper 3 and F.1).
+//
+// Every variant learns to give its parent block's output from the parent block's input. The walk is
+// layer-major: the hidden states entering layer i are held for all tokens; a batch goes through the
+// parent's layer once, and every variant of the layer takes one step of its own AdamW from those
+// same tensors; then the parent's output replaces the states and layer i + 1 follows.
+//
+//   decoupled  attention variants with the parent's FFN, frozen, behind them; FFN variants behind
+//              the parent's attention; the loss is taken at the block's output
+//   coupled    whole blocks named by `pairs`, both halves trained together, starting from the pair
+//              or the halves that the library holds; the halves themselves stay as they are
+//
+// Norms are not trained: a gain is absorbed by the columns of the matrices behind it, so nothing is
+// lost, and the normalised input is the same for all variants. "none" and the parent's own half
+// have nothing to train in decoupled mode.
+//
+// Each variant keeps the better of its weights before and after by the loss on held-out tokens. The
+// result is a new library (own key and folder) with everything that the old one holds; the old one
+// stays. VariantRow (stage "distill-blocks"): loss_* is the training loss on held-out tokens,
+// error_* the residual-free Σ‖Δparent − Δ‖² / Σ‖Δparent‖² with Δ = block output − block input
+// (init-library's error is that of the sub-block alone); infinite where training diverged.
+// CurveRow: "loss" (mean since the last point), "heldout_loss" and "heldout_error" (before the
+// first and after the last step), series "layer 7/attention/kv1".
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "puzzle/arch/search_space.h"
+#include "puzzle/data/token_split.h"
+#include "puzzle/stages/run_context.h"
+#include "puzzle/train/adamw.h"
+#include "puzzle/train/schedule.h"
+
+namespace puzzle {
+
+class OptionList;
+
+struct DistillBlocksOptions {
+  std::int64_t num_tokens = 65'536;  // of the train part; held in memory, N × D
+  // "mse": Σ‖p − c‖² / Σ‖p‖² over the batch (the paper's); "token-mse": mean over tokens of
+  // ‖p − c‖² / ‖p‖²; "cosine": mean over tokens of 1 − cos(p, c). p, c: parent's, child's output.
+  std::string loss = "token-mse";
+  std::string mode = "decoupled";      // or "coupled"
+  std::vector<std::string> pairs;      // coupled: "kv1/w768" in all layers, "7:kv1/w768"
+  std::int64_t batch_windows = 4;      // per step
+  std::int64_t epochs = 1;             // passes over the tokens, per layer
+  double kv_learning_rate = 1e-3;      // peaks: attention with fewer KV heads,
+  double ffn_learning_rate = 1e-3;     // FFNs of smaller width,
+  double linear_learning_rate = 1e-4;  // linear replacements of either
+  std::int64_t validation_tokens = 8'192;
+  std::int64_t curve_every = 10;     // steps between points of a training curve
+  std::vector<std::int64_t> layers;  // empty: all
+  AdamWOptions adamw;                // but for its learning rate
+  ScheduleOptions schedule;
+
+  void visit(OptionList& list);
+};
+
+struct DistillBlocksInput {
+  std::filesystem::path library_folder;
+  std::string library_key;
+};
+
+struct DistillBlocksResult {
+  std::string key;               // of the new library
+  std::filesystem::path folder;  // library_folder(run, key)
+  std::int64_t layers_made = 0;
+  std::int64_t layers_found = 0;  // finished by an earlier run
+};
+
+// What the new library's weights depend on; `options.layers` is no part of it.
+[[nodiscard]] std::string distill_blocks_key(const RunContext& context, const LoadedModel& parent,
+                                             const DistillBlocksInput& input,
+                                             const SearchSpace& space, const TokenPart& train,
+                                             const TokenPart& validation,
+                                             const DistillBlocksOptions& options);
+
+// Rank 0 trains; the other ranks wait for it layer by layer (not distributed yet). A finished layer
+// (its record and its file) is not made again; a killed run continues to the same bytes.
+// Throws Error(kUsage): empty parts, a layer that does not exist, weights that are not fp32, pairs
+// that are missing in coupled mode, given in decoupled mode, unknown to the search space or without
+// anything to train, a variant that the library does not hold. Error(kFormat) for files of another
+// parent, Error(kNumeric) for activations of the parent that are not finite, Error(kInterrupted),
+// Error(kIo).
+[[nodiscard]] DistillBlocksResult distill_blocks(RunContext& context, const LoadedModel& parent,
+                                                 const DistillBlocksInput& input,
+                                                 const SearchSpace& space, const TokenPart& train,
+                                                 const TokenPart& validation,
+                                                 const DistillBlocksOptions& options);
+
+}  // namespace puzzle
