@@ -56,7 +56,7 @@ struct CostRow {
 struct CurveRow {
   std::string key{};        // PK; of the training the curve belongs to
   std::string stage{};      // PK; "distill-blocks", "distill-child"
-  std::string series{};     // PK; "layer 7/w768", "layer 7/kv1", a child's name
+  std::string series{};     // PK; "layer 7/ffn/w768" (a variant as in VariantRow), a child's name
   std::string metric{};     // PK; "loss", "kl", "heldout_kl", "heldout_error", "learning_rate", …
   std::int64_t step = 0;    // PK; optimiser steps taken
   std::int64_t tokens = 0;  // trained on until here

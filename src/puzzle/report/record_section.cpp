@@ -1,0 +1,120 @@
+// How the run was made: times, machine, versions, recipe.
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "puzzle/base/strings.h"
+#include "puzzle/report/sections.h"
+
+namespace puzzle {
+namespace {
+
+struct StageTime {
+  std::string stage;
+  double seconds = 0.0;
+  std::int64_t parts = 0;
+};
+
+double part_of(double part, double whole) { return whole > 0.0 ? part / whole : 0.0; }
+
+void add_fact(Markup& out, const std::string& name, const std::string& value) {
+  if (!value.empty()) {
+    out.element("dt", name).element("dd", value);
+  }
+}
+
+void add_parent_facts(Markup& out, const ParentFacts& parent) {
+  add_fact(out, "parent", parent.name);
+  add_fact(out, "its licence", parent.license);
+  add_fact(out, "its weights", parent.weights_key);
+  add_fact(out, "its shape",
+           fmt::format("{} layers of width {}, {} heads of {}, vocabulary {}, {} parameters",
+                       parent.blocks.size(), parent.hidden_size, parent.num_heads, parent.head_dim,
+                       parent.vocab_size, human_count(static_cast<double>(parent.parameters))));
+}
+
+}  // namespace
+
+PageSection time_section(const ReportData& data) {
+  PageSection section{"time", "Time", "Wall time per stage, all sittings of the run together.", ""};
+  Markup out;
+  std::vector<StageTime> times;
+  double total = 0.0;
+  for (const StageRecord& record : data.stages) {
+    auto found = std::find_if(times.begin(), times.end(), [&record](const StageTime& time) {
+      return time.stage == record.stage;
+    });
+    if (found == times.end()) {
+      found = times.insert(times.end(), {record.stage});
+    }
+    found->seconds += record.seconds;
+    found->parts += 1;
+    total += record.seconds;
+  }
+  if (times.empty()) {
+    add_nothing(out, "No stage has finished yet.");
+    section.body = out.str();
+    return section;
+  }
+  double longest = 0.0;
+  for (const StageTime& time : times) {
+    longest = std::max(longest, time.seconds);
+  }
+  out.open("div", {{"class", "wide"}}).open("table").open("thead").open("tr");
+  out.element("th", {{"scope", "col"}}, "stage");
+  for (const char* title : {"parts", "time", "share"}) {
+    out.element("th", {{"scope", "col"}, {"class", "n"}}, title);
+  }
+  out.element("td", "").close().close().open("tbody");
+  for (const StageTime& time : times) {
+    out.open("tr").element("th", {{"scope", "row"}}, time.stage);
+    out.element("td", {{"class", "n"}}, fmt::format("{}", time.parts));
+    out.element("td", {{"class", "n"}}, human_seconds(time.seconds));
+    out.element("td", {{"class", "n"}},
+                fmt::format("{:.1f} %", 100 * part_of(time.seconds, total)));
+    out.open("td", {{"class", "share"}});
+    out.element(
+        "div", {{"style", fmt::format("width:{:.1f}%", 100 * part_of(time.seconds, longest))}}, "");
+    out.close().close();
+  }
+  out.close().close().close();
+  out.element("p", "Together " + human_seconds(total) + ".");
+  section.body = out.str();
+  return section;
+}
+
+PageSection recipe_section(const ReportData& data) {
+  PageSection section{"recipe", "Recipe and machine", "", ""};
+  Markup out;
+  const RunFacts& facts = data.facts;
+  if (!data.parent.has_value() && !data.machine.has_value() && facts.version.empty()) {
+    add_nothing(out, "The run has not recorded its machine and versions.");
+  } else {
+    out.open("dl");
+    add_fact(out, "puzzle", facts.version);
+    add_fact(out, "built with", facts.build);
+    add_fact(out, "command", facts.command);
+    add_fact(out, "seed", facts.version.empty() ? "" : fmt::format("{}", facts.seed));
+    if (data.machine.has_value()) {
+      add_fact(out, "processor",
+               fmt::format("{}, {} core{}", data.machine->cpu, data.machine->cores,
+                           data.machine->cores == 1 ? "" : "s"));
+      add_fact(out, "memory", human_bytes(static_cast<double>(data.machine->memory_bytes)));
+      add_fact(out, "system", data.machine->os + ", " + data.machine->kernel);
+    }
+    if (data.parent.has_value()) {
+      add_parent_facts(out, *data.parent);
+    }
+    out.close();
+  }
+  if (facts.recipe_yaml.empty()) {
+    add_nothing(out, "The resolved recipe is not recorded.");
+  } else {
+    open_details(out, "The resolved recipe: every option with its value");
+    out.element("pre", facts.recipe_yaml).close();
+  }
+  section.body = out.str();
+  return section;
+}
+
+}  // namespace puzzle

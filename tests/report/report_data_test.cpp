@@ -1,0 +1,128 @@
+#include "puzzle/report/report_data.h"
+
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "puzzle/report/sections.h"
+
+namespace puzzle {
+namespace {
+
+EvaluationRow evaluation(const std::string& model, const std::string& task,
+                         const std::string& metric, double value, double error) {
+  return {.key = "k",
+          .model = model,
+          .task = task,
+          .metric = metric,
+          .value = value,
+          .standard_error = error,
+          .count = 100};
+}
+
+ThroughputRow speed(const std::string& model, const std::string& engine, double rate, double half) {
+  ThroughputRow row{.key = "k", .model = model, .engine = engine};
+  row.measured_generation_per_s = rate;
+  row.generation_p10_per_s = rate - half;
+  row.generation_p90_per_s = rate + half;
+  return row;
+}
+
+TEST(ReportData, RetentionCombinesErrors) {
+  ReportData data;
+  data.evaluations = {evaluation("child", "a", "accuracy", 0.6, 0.03),
+                      evaluation("child", "b", "accuracy", 0.9, 0.01),
+                      evaluation("child", "b", "accuracy_norm", 0.36, 0.02),
+                      evaluation("child", "c", "kl", 0.1, 0.01),
+                      evaluation("parent", "a", "accuracy", 0.8, 0.04),
+                      evaluation("parent", "b", "accuracy", 0.9, 0.01),
+                      evaluation("parent", "b", "accuracy_norm", 0.4, 0.02)};
+  const auto a = relative_to_parent(data, data.evaluations[0]);
+  ASSERT_TRUE(a.has_value());
+  EXPECT_DOUBLE_EQ(a->value, 0.75);
+  // d(c/p) = sqrt((dc/p)^2 + (c dp/p^2)^2)
+  const double error_a = std::sqrt(std::pow(0.03 / 0.8, 2) + std::pow(0.6 * 0.04 / 0.64, 2));
+  EXPECT_NEAR(a->error, error_a, 1e-12);
+  EXPECT_FALSE(relative_to_parent(data, data.evaluations[3]).has_value());
+
+  const auto mean = mean_retention(data, "child");
+  ASSERT_TRUE(mean.has_value());
+  EXPECT_EQ(mean->num_tasks, 2U);
+  EXPECT_NEAR(mean->mean.value, (0.75 + 0.9) / 2, 1e-12);
+  const double error_b = std::sqrt(std::pow(0.02 / 0.4, 2) + std::pow(0.36 * 0.02 / 0.16, 2));
+  EXPECT_NEAR(mean->mean.error, std::sqrt(error_a * error_a + error_b * error_b) / 2, 1e-12);
+  EXPECT_FALSE(mean_retention(data, "stranger").has_value());
+}
+
+TEST(ReportData, APairedDifferenceGivesTheError) {
+  ReportData data;
+  data.evaluations = {evaluation("child", "a", "accuracy", 0.6, 0.03),
+                      evaluation("child", "a", "accuracy_minus_parent", -0.2, 0.008),
+                      evaluation("parent", "a", "accuracy", 0.8, 0.04)};
+  const auto relative = relative_to_parent(data, data.evaluations[0]);
+  ASSERT_TRUE(relative.has_value());
+  EXPECT_NEAR(relative->error, 0.01, 1e-12);
+}
+
+TEST(ReportData, SpeedsAreComparedInOneWorkload) {
+  ReportData data;
+  data.throughput = {speed("child", "llama-server", 150, 3), speed("child", "native", 30, 1),
+                     speed("parent", "llama-server", 100, 4), speed("parent", "native", 20, 1)};
+  data.throughput[3].batch = 8;
+  const auto pairs = speed_pairs(data, "child");
+  ASSERT_EQ(pairs.size(), 1U);
+  EXPECT_EQ(pairs[0].model->engine, "llama-server");
+  const Estimate ratio = generation_speed_up(pairs[0]);
+  EXPECT_DOUBLE_EQ(ratio.value, 1.5);
+  EXPECT_NEAR(ratio.error, 1.5 * std::sqrt(0.04 * 0.04 + 0.02 * 0.02), 1e-12);
+  data.throughput[3].batch = 1;
+  EXPECT_EQ(speed_pairs(data, "child").size(), 2U);
+}
+
+TEST(ReportData, FindsTheChildsArchitecture) {
+  ReportData data;
+  EXPECT_EQ(child_architecture(data), nullptr);
+  data.architectures = {{.key = "1",
+                         .name = "a-sweep",
+                         .method = "mip",
+                         .detail_json = R"({"swept_cost": "parameters"})"},
+                        {.key = "2",
+                         .name = "best",
+                         .method = "mip",
+                         .costs_json = R"({"parameters": 10, "note": "x", "total_s": 0.5})",
+                         .detail_json = R"({"measured_kl": 0.5})"},
+                        {.key = "3", .name = "greedy", .method = "greedy"}};
+  EXPECT_EQ(child_architecture(data)->name, "best");
+  data.models = {{.key = "m", .name = "small", .role = "child", .architecture = "greedy"}};
+  EXPECT_EQ(child_architecture(data)->name, "greedy");
+  EXPECT_EQ(child_name(data), "small");
+  const ArchitectureRow& best = data.architectures[1];
+  EXPECT_EQ(costs_of(best).size(), 2U);
+  EXPECT_EQ(cost_of(best, "total_s"), 0.5);
+  EXPECT_EQ(cost_of(best, "absent"), std::nullopt);
+  EXPECT_EQ(detail_number(best, "measured_kl"), 0.5);
+  EXPECT_EQ(detail_text(data.architectures[0], "swept_cost"), "parameters");
+}
+
+TEST(ReportData, CostsAreShownInTheirUnits) {
+  EXPECT_EQ(cost_text("weight_bytes", 1536.0 * 1024), "1.5 MiB");
+  EXPECT_EQ(cost_text("memory_mib", 2048), "2.0 GiB");
+  EXPECT_EQ(cost_text("generation_tokens_per_s", 139.44), "139.4/s");
+  EXPECT_EQ(cost_text("total_s", 1.5), "1.500 s");
+  EXPECT_EQ(cost_text("parameters", 134'515'008), "134.5 M");
+}
+
+TEST(ReportData, ThinsOutCurvesByMeans) {
+  std::vector<ChartPoint> points;
+  for (int i = 0; i < 1000; ++i) {
+    points.push_back({static_cast<double>(i), 2.0 * i});
+  }
+  const auto thin = thin_out(points, 10);
+  ASSERT_EQ(thin.size(), 10U);
+  EXPECT_NEAR(thin[0].x, 49.5, 1e-9);
+  EXPECT_NEAR(thin[9].y, 2 * 949.5, 1e-9);
+  EXPECT_EQ(thin_out(points, 1000).size(), 1000U);
+}
+
+}  // namespace
+}  // namespace puzzle
