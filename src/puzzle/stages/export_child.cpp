@@ -95,8 +95,11 @@ class Exporter {
     const std::string key = key_of("hf", options_.hf_dtype);
     const fs::path folder = hf_path();
     const fs::path weights = folder / "model.safetensors";
-    const auto held =
-        recorded_key([&] { return SafetensorsFile(weights).metadata().at(kHfKeyName); });
+    const auto held = recorded_key([&] {
+      const SafetensorsFile file(weights);
+      const auto found = file.metadata().find(kHfKeyName);
+      return found == file.metadata().end() ? std::string() : found->second;
+    });
     if (context_.db.has_stage(key) && held == key && fs::exists(folder / "config.json")) {
       log_info("export: {} is there", folder.string());
       return;

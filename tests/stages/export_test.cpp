@@ -1,0 +1,388 @@
+// Exports of small random children: in a real llama.cpp and in real transformers they compute what
+// the native decoder computes.
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include "puzzle/arch/lowering.h"
+#include "puzzle/base/file.h"
+#include "puzzle/dist/single_communicator.h"
+#include "puzzle/engine/llama_server.h"
+#include "puzzle/formats/gguf.h"
+#include "puzzle/formats/gguf_quant.h"
+#include "puzzle/formats/safetensors.h"
+#include "puzzle/model/checkpoint.h"
+#include "puzzle/stages/export_child.h"
+#include "puzzle/stages/gguf_export.h"
+#include "support/expect_close.h"
+#include "support/expect_error.h"
+#include "support/shared_data.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+namespace puzzle {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kVocab = 512;  // of tok512.bin
+constexpr std::int64_t kTokens = 40;
+
+fs::path tokenizer_source() { return test::shared_data("tinyllamas/stories260K.bin"); }
+
+const std::vector<AttentionSpec> kAttentions = {AttentionSpec::gqa(2), AttentionSpec::linear(),
+                                                AttentionSpec::none()};
+const std::vector<FfnSpec> kFfns = {FfnSpec::swiglu(96), FfnSpec::linear(), FfnSpec::none()};
+
+BlockSpec pair_of(std::int64_t i) {
+  const auto index = static_cast<std::size_t>(i % 9);
+  return {kAttentions[index % 3], kFfns[index / 3]};
+}
+
+// Child i of nine: every pair of kinds stands first, in the middle and last in one of them, with
+// other rotary scalings, biases and heads as they go.
+ModelSpec child_spec(std::int64_t i) {
+  ModelSpec spec = test::tiny_spec();
+  spec.name = fmt::format("child-{}", i);
+  spec.vocab_size = kVocab;
+  spec.layers = {pair_of(i),
+                 pair_of(i + 3),
+                 {AttentionSpec::gqa(1), FfnSpec::swiglu(50)},
+                 pair_of(i + 7),
+                 pair_of(2 * i + 4)};
+  spec.tie_embeddings = i % 3 == 0;
+  spec.attention_bias = i % 2 == 0;
+  spec.attention_output_bias = i % 4 == 0;
+  spec.mlp_bias = i % 5 == 0;
+  spec.rope.kind = std::vector{RopeKind::kDefault, RopeKind::kLlama3, RopeKind::kYarn,
+                               RopeKind::kLinear}[static_cast<std::size_t>(i % 4)];
+  if (spec.rope.kind != RopeKind::kDefault) {
+    spec.rope.factor = 4.0;
+    spec.rope.original_context = spec.rope.kind == RopeKind::kLinear ? 0 : 32;
+  }
+  return spec;
+}
+
+at::Tensor some_tokens() {
+  return (at::arange(kTokens, at::TensorOptions(at::kLong)) * 37 + 11).remainder(kVocab);
+}
+
+std::vector<std::int32_t> token_ids() {
+  const at::Tensor tokens = some_tokens().to(at::kInt);
+  const auto* data = tokens.const_data_ptr<std::int32_t>();
+  return {data, data + kTokens};
+}
+
+// [T, V]
+at::Tensor native_logits(const ModelWeights& model) {
+  const c10::NoGradGuard no_grad;
+  return forward_logits(model, Geometry(model.spec), some_tokens().unsqueeze(0)).squeeze(0);
+}
+
+at::Tensor log_probs(const at::Tensor& logits) {
+  return at::log_softmax(logits.to(at::kDouble), -1);
+}
+
+GgufExport gguf_options(const std::string& types) {
+  return {.name = "tiny child",
+          .license = "mit",
+          .parent_name = "tiny parent",
+          .tokenizer_source = tokenizer_source(),
+          .types = gguf_weight_types(types, tokenizer_source())};
+}
+
+bool has_llama_cpp() {
+  return std::system("'" PUZZLE_PYTHON "' -c 'import xllamacpp' > /dev/null 2>&1") == 0;
+}
+
+LlamaServerOptions server_options() {
+  LlamaServerOptions options;
+  options.program = "xllamacpp";
+  options.threads = 1;
+  options.context_tokens = 128;
+  // Else rounding to halves in the attention hides what is tested (up to 5e-3).
+  options.cache_type = "f32";
+  options.flash_attention = "off";
+  return options;
+}
+
+// --------------------------------------------------------------------------------------- llama.cpp
+
+TEST(ExportToLlamaCpp, EveryBlockInEveryPositionComputesTheSame) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  if (!has_llama_cpp()) {
+    GTEST_SKIP() << PUZZLE_PYTHON " has no xllamacpp";
+  }
+  const test::TempDir folder;
+  std::set<BlockSpec> first, last;
+  double worst = 0.0;
+  for (std::int64_t i = 0; i < 9; ++i) {
+    const ModelWeights child = random_model(child_spec(i), 100 + i);
+    SCOPED_TRACE(fmt::format("child {}", i));
+    first.insert(child.spec.layers.front());
+    last.insert(child.spec.layers.back());
+    const fs::path file = folder / fmt::format("child-{}.gguf", i);
+    write_deci_gguf(file, child, gguf_options("f32"));
+    const LlamaServer server(file, server_options(), LlamaServerMode::kHiddenStates);
+    const HiddenStates states = server.hidden_states(token_ids());
+    ASSERT_EQ(states.num_tokens, kTokens);
+    ASSERT_EQ(states.width, child.spec.hidden_size);
+    const at::Tensor hidden = at::tensor(states.values).reshape({kTokens, states.width});
+    const at::Tensor got = log_probs(hidden.matmul(child.head.t()));
+    const at::Tensor want = log_probs(native_logits(child));
+    EXPECT_CLOSE(got, want, 5e-4);
+    worst = std::max(worst, (got - want).abs().max().item<double>());
+  }
+  EXPECT_EQ(first.size(), 9U);
+  EXPECT_EQ(last.size(), 9U);
+  RecordProperty("largest_difference", fmt::format("{:.1e}", worst));
+}
+
+// Token by token through llama.cpp's cache, in its usual mode.
+TEST(ExportToLlamaCpp, ScoresTokensInItsUsualMode) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  if (!has_llama_cpp()) {
+    GTEST_SKIP() << PUZZLE_PYTHON " has no xllamacpp";
+  }
+  const test::TempDir folder;
+  const ModelWeights child = random_model(child_spec(1), 5);
+  write_deci_gguf(folder / "child.gguf", child, gguf_options("f32"));
+  const LlamaServer server(folder / "child.gguf", server_options());
+  const std::vector<std::int32_t> tokens = token_ids();
+  const std::vector<double> scores = server.token_log_probs(std::span(tokens).first(16));
+  const at::Tensor want = log_probs(native_logits(child));
+  ASSERT_EQ(scores.size(), 15U);
+  for (std::int64_t t = 0; t < 15; ++t) {
+    EXPECT_NEAR(scores[static_cast<std::size_t>(t)],
+                want[t][tokens[static_cast<std::size_t>(t) + 1]].item<double>(), 5e-4)
+        << t;
+  }
+}
+
+// -------------------------------------------------------------------------------------------- GGUF
+
+// What a matrix becomes when it is stored as `wanted`.
+at::Tensor rounded(const at::Tensor& matrix, DType wanted) {
+  const DType type = stored_dtype(wanted, matrix.size(-1));
+  const at::Tensor plain = matrix.contiguous();
+  const auto count = static_cast<std::size_t>(plain.numel());
+  std::vector<std::byte> bytes;
+  quantize(type, {plain.const_data_ptr<float>(), count}, matrix.size(-1), bytes);
+  at::Tensor out = at::empty_like(plain);
+  dequantize(type, bytes, {out.mutable_data_ptr<float>(), count});
+  return out;
+}
+
+TEST(DeciGguf, OurLoaderReadsBackTheRoundedWeights) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ModelSpec spec = child_spec(0);
+  spec.layers = {{AttentionSpec::none(), FfnSpec::swiglu(96)},
+                 {AttentionSpec::gqa(2), FfnSpec::swiglu(50)},
+                 {AttentionSpec::linear(), FfnSpec::linear()},
+                 {AttentionSpec::gqa(1), FfnSpec::none()}};
+  spec.tie_embeddings = false;
+  const test::TempDir folder;
+  for (const char* name : {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}) {
+    SCOPED_TRACE(name);
+    ModelWeights child = random_model(spec, 3);
+    const GgufExport options = gguf_options(name);
+    write_deci_gguf(folder / "child.gguf", child, options);
+    visit_tensors(
+        child, TensorVisitor([&](const std::string& tensor_name, at::Tensor& tensor) {
+          const bool is_table =
+              tensor_name == "model.embed_tokens.weight" || tensor_name == "lm_head.weight";
+          if (tensor.dim() == 2) {
+            tensor = rounded(tensor, is_table ? options.types.embedding : options.types.matrix);
+          }
+        }));
+    const ModelWeights back = load_model(folder / "child.gguf", at::kFloat);
+    EXPECT_EQ(back.spec.layers, child.spec.layers);
+    EXPECT_EQ(back.spec.rope, child.spec.rope);
+    EXPECT_TRUE(back.spec.attention_bias && back.spec.attention_output_bias && back.spec.mlp_bias);
+    EXPECT_CLOSE(native_logits(back), native_logits(child), 1e-6);
+  }
+}
+
+TEST(DeciGguf, NamesParentLicenceAndContent) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  const test::TempDir folder;
+  GgufExport options = gguf_options("q4_1");
+  options.content_key = "0123";
+  write_deci_gguf(folder / "child.gguf", random_model(child_spec(0), 3), options);
+  const GgufFile file(folder / "child.gguf");
+  EXPECT_EQ(file.string_value("general.name"), "tiny child");
+  EXPECT_EQ(file.string_value("general.license"), "mit");
+  EXPECT_EQ(file.string_value("general.base_model.0.name"), "tiny parent");
+  EXPECT_EQ(file.string_value("puzzle.content_key"), "0123");
+  EXPECT_EQ(std::ssize(file.string_list("tokenizer.ggml.tokens")), kVocab);
+  // The 4-bit types leave the embedding in 8 bits; "like-parent" then takes both from the file.
+  const WeightTypes types = gguf_weight_types("like-parent", folder / "child.gguf");
+  EXPECT_EQ(types.matrix, DType::kQ4_1);
+  EXPECT_EQ(types.embedding, DType::kQ8_0);
+  EXPECT_EQ(gguf_weight_types("like-parent", tokenizer_source()).matrix, DType::kF16);
+  EXPECT_PUZZLE_ERROR((void)gguf_weight_types("q3_k", ""), ErrorKind::kUsage,
+                      "GGUF type 'q3_k': expected like-parent, f32");
+}
+
+TEST(DeciGguf, RefusesAModelWithoutAttention) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ModelSpec spec = child_spec(0);
+  spec.layers.assign(2, {AttentionSpec::linear(), FfnSpec::swiglu(96)});
+  const test::TempDir folder;
+  EXPECT_PUZZLE_ERROR(
+      write_deci_gguf(folder / "child.gguf", random_model(spec, 3), gguf_options("f32")),
+      ErrorKind::kUsage, "no layer has GQA attention");
+  EXPECT_FALSE(fs::exists(folder / "child.gguf"));
+}
+
+// ------------------------------------------------------------------------------------------- stage
+
+struct ExportRun {
+  test::TempDir folder;
+  RunDb db{folder / "run.db"};
+  SingleCommunicator communicator;
+  RunContext context{folder.path(), db, communicator};
+  LoadedModel parent = loaded_parent();
+
+  static LoadedModel loaded_parent() {
+    ModelSpec spec = test::tiny_spec(5);
+    spec.name = "Tiny \"Parent\"";
+    spec.vocab_size = kVocab;
+    return {tokenizer_source(), "parent-key", random_model(spec, 1), Geometry(spec),
+            load_tokenizer(tokenizer_path(tokenizer_source()))};
+  }
+
+  ExportResult run(const ModelWeights& child, const std::string& key, const std::string& name,
+                   const std::vector<std::string>& formats = {"gguf", "hf"}) {
+    ExportOptions options;
+    options.formats = formats;
+    options.types = "f32";
+    return export_child(context, parent,
+                        {.child = &child, .key = key, .name = name, .license = "apache-2.0"},
+                        options);
+  }
+};
+
+void save_expected(const fs::path& file, const ModelWeights& child) {
+  const at::Tensor tokens = some_tokens();
+  const at::Tensor logits = native_logits(child).contiguous();
+  std::vector<TensorToWrite> tensors(2);
+  tensors[0].name = "tokens";
+  tensors[0].dtype = DType::kI64;
+  tensors[0].shape = {kTokens};
+  tensors[0].bytes = std::as_bytes(std::span(tokens.const_data_ptr<std::int64_t>(), kTokens));
+  tensors[1].name = "logits";
+  tensors[1].dtype = DType::kF32;
+  tensors[1].shape = {kTokens, kVocab};
+  tensors[1].bytes = std::as_bytes(
+      std::span(logits.const_data_ptr<float>(), static_cast<std::size_t>(logits.numel())));
+  write_safetensors(file, std::move(tensors));
+}
+
+TEST(ExportToTransformers, EveryBlockInEveryPositionComputesTheSame) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ExportRun run;
+  std::string command =
+      "'" PUZZLE_PYTHON "' '" PUZZLE_SOURCE_DIR "/tests/stages/check_hf_export.py'";
+  for (std::int64_t i = 0; i < 9; ++i) {
+    ModelSpec spec = child_spec(i);
+    if (i == 4) {
+      spec.layers[2].ffn = FfnSpec::swiglu(256);  // as ffn_mult
+    }
+    const ModelWeights child = random_model(spec, 200 + i);
+    const auto result =
+        run.run(child, fmt::format("key {}", i), fmt::format("child-{}", i), {"hf"});
+    const fs::path expected = run.folder / fmt::format("expected-{}.safetensors", i);
+    save_expected(expected, child);
+    command += fmt::format(" '{}' '{}'", result.hf_folder.string(), expected.string());
+  }
+  const fs::path log = run.folder / "log.txt";
+  const int status = std::system((command + " > '" + log.string() + "' 2>&1").c_str());
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) {
+    GTEST_SKIP() << PUZZLE_PYTHON " has no transformers";
+  }
+  EXPECT_EQ(WEXITSTATUS(status), 0) << read_text_file(log);
+}
+
+TEST(ExportChild, SkipsWhatIsThereAndReplacesAnotherChild) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ExportRun run;
+  const ModelWeights one = random_model(child_spec(1), 1);
+  const ModelWeights two = random_model(child_spec(1), 2);
+  const ExportResult result = run.run(one, "one", "child");
+  EXPECT_EQ(result.gguf, run.folder / "exports/child.gguf");
+  EXPECT_EQ(result.hf_folder, run.folder / "exports/child-hf");
+  EXPECT_EQ(result.gguf_bytes, static_cast<std::int64_t>(fs::file_size(result.gguf)));
+  EXPECT_EQ(run.db.stages_of("export").size(), 2U);
+
+  const auto holds = [&](const ModelWeights& child) {
+    return at::equal(load_model(result.gguf, at::kFloat).final_norm, child.final_norm) &&
+           at::equal(load_model(result.hf_folder, at::kFloat).final_norm, child.final_norm);
+  };
+  EXPECT_TRUE(holds(one));
+  const auto written = fs::last_write_time(result.gguf);
+  const auto hf_written = fs::last_write_time(result.hf_folder / "model.safetensors");
+  EXPECT_EQ(run.run(one, "one", "child").gguf_bytes, result.gguf_bytes);
+  EXPECT_EQ(fs::last_write_time(result.gguf), written);
+  EXPECT_EQ(fs::last_write_time(result.hf_folder / "model.safetensors"), hf_written);
+
+  run.run(two, "two", "child");
+  EXPECT_TRUE(holds(two));
+  run.run(one, "one", "child");  // recorded as done, but the file has become another's
+  EXPECT_TRUE(holds(one));
+  fs::remove(result.gguf);
+  fs::remove(result.hf_folder / "config.json");
+  run.run(one, "one", "child");
+  EXPECT_TRUE(holds(one));
+}
+
+TEST(ExportChild, CardsNameParentLicenceAndLayers) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ExportRun run;
+  ModelSpec spec = child_spec(1);
+  spec.layers = {{AttentionSpec::none(), FfnSpec::swiglu(96)},
+                 {AttentionSpec::gqa(2), FfnSpec::none()},
+                 {AttentionSpec::none(), FfnSpec::none()},
+                 {AttentionSpec::linear(), FfnSpec::linear()}};
+  const ExportResult result = run.run(random_model(spec, 1), "one", "child");
+  const std::string gguf = read_text_file(run.folder / "exports/child.md");
+  const std::string hf = read_text_file(result.hf_folder / "README.md");
+  for (const std::string& card : {gguf, hf}) {
+    EXPECT_THAT(card, testing::StartsWith("---\nlicense: apache-2.0\n"
+                                          "base_model: \"Tiny \\\"Parent\\\"\"\n"));
+    EXPECT_THAT(card, testing::HasSubstr("| 0 | none | width 96 |"));
+    EXPECT_THAT(card, testing::HasSubstr("| 1 | 2 KV heads | none |"));
+    EXPECT_THAT(card, testing::HasSubstr("| 3 | linear | linear |"));
+  }
+  EXPECT_THAT(gguf, testing::HasSubstr("llama-server -m child.gguf"));
+  EXPECT_THAT(gguf, testing::HasSubstr("- layer 2: empty, left out"));
+  EXPECT_THAT(gguf, testing::HasSubstr("- layer 0: no attention, stored as a matrix of zeros"));
+  EXPECT_THAT(hf, testing::HasSubstr("trust_remote_code=True"));
+  EXPECT_THAT(hf, testing::HasSubstr("vLLM does not load a first layer without attention"));
+}
+
+TEST(ExportChild, RefusesUnknownFormatsAndNames) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ExportRun run;
+  const ModelWeights child = random_model(child_spec(1), 1);
+  EXPECT_PUZZLE_ERROR(run.run(child, "one", "child", {"onnx"}), ErrorKind::kUsage,
+                      "'onnx', expected gguf or hf");
+  EXPECT_PUZZLE_ERROR(run.run(child, "one", "a/b"), ErrorKind::kUsage, "'a/b' is no name");
+  EXPECT_PUZZLE_ERROR((void)remote_code_file("setup.py"), ErrorKind::kUsage,
+                      "remote code 'setup.py'");
+}
+
+}  // namespace
+}  // namespace puzzle
