@@ -1,0 +1,70 @@
+"""Records logits of transformers' LlamaForCausalLM for decoder_parity_test.cpp.
+
+Weights come from a formula that the test repeats, so that no weights are stored. Also records log-probabilities of the
+real parent (SmolLM2-135M-Instruct as GGUF, dequantised by transformers) on a short text where it is present.
+Usage: python make_llama_logits.py   (writes llama_logits.json beside it; pip: transformers 4.57.6, gguf, accelerate)
+"""
+import json
+import math
+import pathlib
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent.parent
+BASE = dict(vocab_size=48, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=12, max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=100.0,
+            tie_word_embeddings=False, attention_bias=False, mlp_bias=False)
+CASES = {
+    "default": {},
+    "tied": dict(tie_word_embeddings=True),
+    "biases": dict(attention_bias=True, mlp_bias=True),
+    "multi_head": dict(num_key_value_heads=4),
+    "linear": dict(rope_scaling={"rope_type": "linear", "factor": 2.5}),
+    "llama3": dict(rope_scaling={"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                 "original_max_position_embeddings": 16}),
+    "yarn": dict(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}),
+}
+TOKENS = [(7 * t * t + 3 * t) % 48 for t in range(24)]
+
+
+def fill(name, tensor):
+    phase = float(sum(name.encode()))
+    flat = torch.arange(tensor.numel(), dtype=torch.float64)
+    wave = torch.sin(phase + 1.2345 * flat + 0.001 * flat * flat)
+    if "norm" in name:
+        value = 1.0 + 0.1 * wave
+    elif tensor.dim() == 1:
+        value = 0.2 * wave
+    else:
+        value = 1.5 * wave / math.sqrt(tensor.shape[1])
+    tensor.data.copy_(value.reshape(tensor.shape).float())
+
+
+def main():
+    result = {"tokens": TOKENS, "cases": {}}
+    for name, changes in CASES.items():
+        config = LlamaConfig(**{**BASE, **changes})
+        model = LlamaForCausalLM(config).eval()
+        for parameter_name, parameter in model.named_parameters():
+            fill(parameter_name, parameter)
+        with torch.no_grad():
+            logits = model(torch.tensor([TOKENS])).logits[0]
+        result["cases"][name] = {"config": json.loads(config.to_json_string()),
+                                 "logits": [[round(v, 6) for v in logits[t].tolist()] for t in (0, 5, 23)]}
+    parent = ROOT / ".cache" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if parent.exists():
+        model = AutoModelForCausalLM.from_pretrained(str(parent.parent), gguf_file=parent.name,
+                                                     dtype=torch.float32).eval()
+        ids = [int(x) for x in torch.randint(0, 49152, (32,), generator=torch.Generator().manual_seed(1))]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0]
+        result["parent"] = {"tokens": ids,
+                            "columns": list(range(0, 49152, 4096)),
+                            "logits": [[round(v, 6) for v in logits[t, ::4096].tolist()] for t in range(32)]}
+    (HERE / "llama_logits.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
