@@ -334,7 +334,8 @@ ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInp
   Scorer scorer(context, parent, part, options);
   Progress progress("score", result.num_candidates, "candidates");
   progress.skip(result.num_candidates - result.num_scored_now);
-  for (std::size_t i = 0; i < missing.size(); ++i) {
+  std::int64_t left = result.num_scored_now;
+  for (std::size_t i = 0; left > 0; ++i) {
     const auto layer = static_cast<std::int64_t>(i);
     if (!missing[i].empty()) {
       const auto file = layer_file(input.library_folder, layer);
@@ -343,8 +344,11 @@ ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInp
               ? load_layer_library(file, parent.weights.spec, context.device, context.type)
               : LayerLibrary{};
       scorer.score_layer(missing[i], library, progress);
+      left -= std::ssize(missing[i]);
     }
-    scorer.advance(layer);
+    if (left > 0) {
+      scorer.advance(layer);
+    }
   }
   result.seconds_per_candidate = watch.seconds() / static_cast<double>(result.num_scored_now);
   if (context.communicator.is_first()) {

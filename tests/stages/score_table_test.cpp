@@ -1,0 +1,80 @@
+#include "puzzle/stages/score_table.h"
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "support/expect_error.h"
+#include "support/tiny_model.h"
+
+namespace puzzle {
+namespace {
+
+ScoreRow row(std::int64_t layer, const std::string& block, const std::string& metric, double value,
+             double error) {
+  return {.key = block + metric,
+          .layer = layer,
+          .block = block,
+          .method = "replace-one",
+          .metric = metric,
+          .value = value,
+          .standard_error = error,
+          .tokens = 1};
+}
+
+std::vector<ScoreRow> rows() {
+  return {row(0, "kv1/w96", "kl", 0.5, 0.03),    row(0, "kv4/w32", "kl", 0.25, 0.04),
+          row(0, "none/w96", "kl", 2.0, 0.1),    row(0, "kv1/w32", "kl", 0.9, 0.2),
+          row(1, "kv1/w96", "kl", 7.0, 0.5),     row(1, "kv4/w32", "kl", -0.5, 0.1),
+          row(0, "kv1/w96", "top1", 0.75, 0.01), row(0, "kv4/w32", "top1", 0.5, 0.02),
+          row(0, "kv1/w96", "lm_loss", 0.1, 0.0)};
+}
+
+TEST(ScoreTable, BlocksAreTheirHalvesUnlessScoredExactly) {
+  const ModelSpec parent = test::tiny_spec(2);
+  const ScoreTable table(rows(), parent, "kl");
+  const auto value = [&](std::int64_t layer, const char* block) {
+    return table.block(layer, parse_block(block)).value;
+  };
+  EXPECT_EQ(value(0, "kv4/w96"), 0.0);
+  EXPECT_EQ(value(1, "kv4/w96"), 0.0);
+  EXPECT_EQ(value(0, "kv1/w96"), 0.5);
+  EXPECT_EQ(value(0, "none/w96"), 2.0);
+  EXPECT_EQ(value(0, "none/w32"), 2.25);
+  EXPECT_EQ(value(0, "kv1/w32"), 0.9);  // the pair's own row, not 0.75
+  EXPECT_EQ(value(1, "kv1/w32"), 6.5);  // the exact row is of layer 0 only
+}
+
+TEST(ScoreTable, ErrorsOfHalvesAddInSquares) {
+  const ScoreTable table(rows(), test::tiny_spec(2), "kl");
+  EXPECT_DOUBLE_EQ(table.block(0, parse_block("none/w32")).standard_error,
+                   std::sqrt(0.1 * 0.1 + 0.04 * 0.04));
+  EXPECT_EQ(table.block(0, parse_block("kv1/w32")).standard_error, 0.2);
+  EXPECT_EQ(table.block(0, parse_block("kv4/w96")).standard_error, 0.0);
+}
+
+TEST(ScoreTable, AgreementIsTurnedRoundSoThatLowerIsBetter) {
+  const ScoreTable table(rows(), test::tiny_spec(2), "top1");
+  EXPECT_DOUBLE_EQ(table.block(0, parse_block("kv1/w96")).value, 0.25);
+  EXPECT_DOUBLE_EQ(table.block(0, parse_block("kv1/w32")).value, 0.75);
+}
+
+TEST(ScoreTable, MetricsDoNotMix) {
+  const ScoreTable table(rows(), test::tiny_spec(2), "lm_loss");
+  EXPECT_EQ(table.block(0, parse_block("kv1/w96")).value, 0.1);
+  EXPECT_PUZZLE_ERROR((void)table.block(0, parse_block("kv4/w32")), ErrorKind::kUsage,
+                      "layer 0 has no score for kv4/w32");
+}
+
+TEST(ScoreTable, SaysWhatIsMissing) {
+  const ScoreTable table(rows(), test::tiny_spec(2), "kl");
+  EXPECT_PUZZLE_ERROR((void)table.block(1, parse_block("none/w32")), ErrorKind::kUsage,
+                      "layer 1 has no score for none/w96");
+  EXPECT_PUZZLE_ERROR(ScoreTable(rows(), test::tiny_spec(2), "accuracy"), ErrorKind::kUsage,
+                      "accuracy");
+}
+
+}  // namespace
+}  // namespace puzzle

@@ -1,0 +1,292 @@
+#include "puzzle/stages/score.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "stages/scored_run.h"
+#include "support/expect_error.h"
+#include "support/thread_group.h"
+
+namespace puzzle {
+namespace {
+
+using RowName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
+
+std::map<RowName, ScoreRow> by_name(const std::vector<ScoreRow>& rows) {
+  std::map<RowName, ScoreRow> named;
+  for (const ScoreRow& row : rows) {
+    named[{row.layer, row.block, row.metric}] = row;
+  }
+  return named;
+}
+
+struct ScoreRun : test::ScoredRun {
+  using ScoredRun::ScoredRun;
+
+  ScoreResult run(const ScoreOptions& options) { return run(options, context); }
+  ScoreResult run(const ScoreOptions& options, RunContext& where) {
+    return score(where, parent, {library.folder, library.key}, space, *validation, options);
+  }
+  // The same run with another database.
+  [[nodiscard]] RunContext with(RunDb& other) { return {folder.path(), other, communicator}; }
+};
+
+ScoreOptions with_pairs(const std::vector<std::string>& pairs = {"kv1/w32", "1:kv2/linear"}) {
+  ScoreOptions options;
+  options.pairs = pairs;
+  options.batch_windows = 5;
+  return options;
+}
+
+void expect_same_rows(const RunDb& got, const RunDb& want, double tolerance) {
+  const auto rows = by_name(got.scores());
+  const auto expected = by_name(want.scores());
+  ASSERT_EQ(rows.size(), expected.size());
+  for (const auto& [name, row] : expected) {
+    ASSERT_TRUE(rows.contains(name));
+    EXPECT_EQ(rows.at(name).key, row.key);
+    if (tolerance == 0.0) {
+      EXPECT_EQ(rows.at(name).value, row.value);
+      EXPECT_EQ(rows.at(name).standard_error, row.standard_error);
+    } else {
+      EXPECT_NEAR(rows.at(name).value, row.value, tolerance);
+      EXPECT_NEAR(rows.at(name).standard_error, row.standard_error, tolerance);
+    }
+  }
+}
+
+// Mean of a quantity per token, and its standard error over windows.
+std::pair<double, double> naive_mean(const std::vector<test::NaiveWindow>& windows,
+                                     double (*value)(const test::NaiveWindow&)) {
+  std::vector<double> means;
+  for (const test::NaiveWindow& window : windows) {
+    means.push_back(value(window) / 16.0);
+  }
+  const auto n = static_cast<double>(means.size());
+  double mean = 0.0;
+  for (const double m : means) {
+    mean += m / n;
+  }
+  double square = 0.0;
+  for (const double m : means) {
+    square += (m - mean) * (m - mean);
+  }
+  return {mean, std::sqrt(square / (n - 1.0) / n)};
+}
+
+TEST(Score, EveryCandidateEqualsAPassThroughTheWholeModifiedModel) {
+  ScoreRun run;
+  const ScoreResult result = run.run(with_pairs());
+  // Four attention and four FFN variants per layer, the pair in all three, one more in layer 1.
+  EXPECT_EQ(result.num_candidates, 3 * (4 + 4 + 1) + 1);
+  EXPECT_EQ(result.num_scored_now, result.num_candidates);
+  const auto rows = by_name(run.db.scores());
+  ASSERT_EQ(std::ssize(rows), 3 * result.num_candidates);
+  double largest_kl = 0.0;
+  double smallest_kl = 1e9;
+  for (const auto& [name, row] : rows) {
+    const auto& [layer, block, metric] = name;
+    EXPECT_EQ(row.method, "replace-one");
+    EXPECT_EQ(row.tokens, 12 * 16);
+    if (metric != "kl") {
+      continue;
+    }
+    const auto windows = test::naive_windows(
+        run.parent.weights, run.replaced(layer, parse_block(block)), *run.validation);
+    const auto expect = [&](const char* what, double (*value)(const test::NaiveWindow&)) {
+      const auto [mean, error] = naive_mean(windows, value);
+      const ScoreRow& found = rows.at({layer, block, what});
+      EXPECT_NEAR(found.value, mean, 1e-4) << layer << " " << block << " " << what;
+      EXPECT_NEAR(found.standard_error, error, 1e-4) << layer << " " << block << " " << what;
+    };
+    expect("kl", [](const test::NaiveWindow& w) { return w.kl; });
+    expect("lm_loss", [](const test::NaiveWindow& w) { return w.nll - w.parent_nll; });
+    expect("top1", [](const test::NaiveWindow& w) { return w.top1; });
+    largest_kl = std::max(largest_kl, row.value);
+    smallest_kl = std::min(smallest_kl, row.value);
+  }
+  // The model is one on which the comparison above means something.
+  EXPECT_GT(largest_kl, 0.1);
+  EXPECT_GT(smallest_kl, 1e-3);
+}
+
+TEST(Score, TheParentsOwnBlockIsNoCandidate) {
+  ScoreRun run;
+  (void)run.run(with_pairs({"kv4/w96"}));
+  for (const ScoreRow& row : run.db.scores()) {
+    EXPECT_NE(row.block, "kv4/w96");
+  }
+}
+
+TEST(Score, BatchSizesChangeNothing) {
+  ScoreRun run;
+  (void)run.run(with_pairs());
+  for (const std::int64_t batch : {1, 3, 100}) {
+    RunDb db(run.folder / ("batch" + std::to_string(batch) + ".db"));
+    RunContext context = run.with(db);
+    ScoreOptions options = with_pairs();
+    options.batch_windows = batch;
+    (void)run.run(options, context);
+    expect_same_rows(db, run.db, 1e-5);
+  }
+}
+
+TEST(Score, OneCandidateAtATimeGivesTheSameBits) {
+  ScoreRun run;
+  std::vector<std::int64_t> starts;
+  for (std::int64_t i = 0; i < 130; ++i) {
+    starts.push_back(7 * i);
+  }
+  // 130 windows of 32 tokens: one MiB holds the hidden states of one candidate, not of two.
+  const TokenPart large("large", run.corpus.load(), starts, {32, true});
+  const auto score_with = [&](std::int64_t mib, RunDb& db) {
+    RunContext context = run.with(db);
+    ScoreOptions options;
+    options.hidden_mib = mib;
+    options.batch_windows = 64;
+    SearchSpace space = run.space;
+    space.layers[0] = {{AttentionSpec::gqa(4)}, {FfnSpec::swiglu(96)}};
+    space.layers[1] = space.layers[0];
+    (void)score(context, run.parent, {run.library.folder, run.library.key}, space, large, options);
+  };
+  RunDb one(run.folder / "one.db");
+  RunDb all(run.folder / "all.db");
+  score_with(1, one);
+  score_with(64, all);
+  EXPECT_EQ(all.scores().size(), 3U * 8U);
+  expect_same_rows(one, all, 0.0);
+}
+
+TEST(Score, FinishedCandidatesAreNotScoredAgain) {
+  ScoreRun run;
+  const ScoreResult first = run.run(with_pairs());
+  const ScoreResult second = run.run(with_pairs());
+  EXPECT_EQ(second.num_scored_now, 0);
+  EXPECT_EQ(second.num_candidates, first.num_candidates);
+  EXPECT_EQ(second.key, first.key);
+  // How it is computed is no part of what is computed.
+  ScoreOptions other = with_pairs();
+  other.batch_windows = 2;
+  other.hidden_mib = 1;
+  EXPECT_EQ(run.run(other).num_scored_now, 0);
+  // Another part of the text is.
+  other.num_tokens = 64;
+  EXPECT_EQ(run.run(other).num_scored_now, first.num_candidates);
+  for (const ScoreRow& row : run.db.scores()) {
+    EXPECT_EQ(row.tokens, 64);
+  }
+}
+
+TEST(Score, ARunWithHolesInItComputesTheSameBits) {
+  ScoreRun run;
+  const ScoreResult whole = run.run(with_pairs());
+  // Candidates of each layer are missing, and all of layer 2.
+  std::vector<ScoreRow> kept;
+  for (const ScoreRow& row : run.db.scores()) {
+    if (row.layer == 0 ? row.block != "none/w96" : row.layer == 1 && row.block.starts_with("kv4")) {
+      kept.push_back(row);
+    }
+  }
+  RunDb db(run.folder / "resumed.db");
+  db.put(kept);
+  RunContext context = run.with(db);
+  const ScoreResult resumed = run.run(with_pairs(), context);
+  EXPECT_EQ(resumed.num_candidates, whole.num_candidates);
+  EXPECT_EQ(resumed.num_scored_now, whole.num_candidates - std::ssize(kept) / 3);
+  EXPECT_GT(resumed.num_scored_now, 0);
+  EXPECT_EQ(resumed.key, whole.key);
+  expect_same_rows(db, run.db, 0.0);
+}
+
+TEST(Score, TwoRanksGiveTheResultOfOne) {
+  ScoreRun run;
+  (void)run.run(with_pairs());
+  // With 13 ranks, one has no window at all.
+  for (const int size : {2, 13}) {
+    std::vector<std::unique_ptr<RunDb>> dbs;
+    for (int rank = 0; rank < size; ++rank) {
+      dbs.push_back(std::make_unique<RunDb>(
+          run.folder / ("rank" + std::to_string(size) + "-" + std::to_string(rank) + ".db")));
+    }
+    std::vector<ScoreResult> results(static_cast<std::size_t>(size));
+    test::ThreadGroup::run(size, [&](Communicator& communicator) {
+      const auto rank = static_cast<std::size_t>(communicator.rank());
+      RunContext context{run.folder.path(), *dbs[rank], communicator};
+      ScoreOptions options = with_pairs();
+      if (size > 2) {
+        options.pairs.clear();
+      }
+      results[rank] = run.run(options, context);
+    });
+    EXPECT_EQ(results[0].key, results[1].key);
+    EXPECT_EQ(results[0].num_scored_now, results[1].num_scored_now);
+    EXPECT_TRUE(dbs[1]->scores(RowSet::kAll).empty());
+    if (size > 2) {
+      (void)run.run(with_pairs({}));
+    }
+    expect_same_rows(*dbs[0], run.db, 1e-6);
+  }
+}
+
+TEST(Score, DocumentsDoNotSeeEachOtherWhereTheDataSaysSo) {
+  ScoreRun run(/*cross_documents=*/false);
+  ScoreRun open(/*cross_documents=*/true);
+  (void)run.run({});
+  (void)open.run({});
+  // A window in which each document is scored by itself: 24 letters a document, windows of 16.
+  const TokenBatch batch = run.validation->slice(2, 1);
+  const at::Tensor ids = batch.document_ids_BT[0];
+  ASSERT_NE(ids[0].item<int>(), ids[15].item<int>());
+  const BlockSpec block = parse_block("kv4/none");
+  const ModelWeights child = run.replaced(1, block);
+  double kl = 0.0;
+  for (std::int64_t w = 0; w < run.validation->num_windows(); ++w) {
+    const TokenBatch window = run.validation->slice(w, 1);
+    const at::Tensor documents = window.document_ids_BT[0];
+    std::int64_t begin = 0;
+    while (begin < 16) {
+      std::int64_t end = begin + 1;
+      while (end < 16 && documents[end].item<int>() == documents[begin].item<int>()) {
+        ++end;
+      }
+      const at::Tensor tokens = window.tokens_BT[0].slice(0, begin, end);
+      const at::Tensor p = test::naive_log_probs(run.parent.weights, tokens);
+      const at::Tensor q = test::naive_log_probs(child, tokens);
+      kl += (p.exp() * (p - q)).sum().item<double>();
+      begin = end;
+    }
+  }
+  const auto rows = by_name(run.db.scores());
+  const double found = rows.at({1, block.name(), "kl"}).value;
+  EXPECT_NEAR(found, kl / (12.0 * 16.0), 1e-4);
+  EXPECT_GT(std::abs(found - by_name(open.db.scores()).at({1, block.name(), "kl"}).value), 1e-3);
+}
+
+TEST(Score, RefusesWhatItCannotScore) {
+  ScoreRun run;
+  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"3:kv1/w32"})), ErrorKind::kUsage, "from 0 to 2");
+  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"x:kv1/w32"})), ErrorKind::kUsage, "x:kv1/w32");
+  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"kv1/w40"})), ErrorKind::kUsage, "w40");
+  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"kv1"})), ErrorKind::kFormat, "kv1");
+  const TokenPart empty("scoring", run.corpus.load(), {}, {16, true});
+  EXPECT_PUZZLE_ERROR((void)score(run.context, run.parent, {run.library.folder, run.library.key},
+                                  run.space, empty, {}),
+                      ErrorKind::kUsage, "scoring");
+}
+
+TEST(Score, NonFiniteActivationsAreAnErrorThatNamesTheVariant) {
+  ScoreRun run;
+  LayerLibrary variants = run.load(run.library, 1);
+  variants.ffn.at(FfnSpec::swiglu(32)).down =
+      at::full_like(variants.ffn.at(FfnSpec::swiglu(32)).down, 1e38);
+  save_layer_library(layer_file(run.library.folder, 1), variants);
+  EXPECT_PUZZLE_ERROR(run.run({}), ErrorKind::kNumeric, "layer 1, kv4/w32");
+}
+
+}  // namespace
+}  // namespace puzzle
