@@ -44,7 +44,7 @@ endfunction()
 function(puzzle_layer name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
   foreach(source IN LISTS ARG_SOURCES)  # LENIENT
-    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}")  # LENIENT
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}" AND NOT EXISTS "${source}")  # LENIENT
       list(REMOVE_ITEM ARG_SOURCES "${source}")  # LENIENT
     endif()  # LENIENT
   endforeach()  # LENIENT
@@ -67,7 +67,7 @@ endfunction()
 function(puzzle_test layer)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
   foreach(source IN LISTS ARG_SOURCES)  # LENIENT
-    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}")  # LENIENT
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}" AND NOT EXISTS "${source}")  # LENIENT
       list(REMOVE_ITEM ARG_SOURCES "${source}")  # LENIENT
     endif()  # LENIENT
   endforeach()  # LENIENT
@@ -78,7 +78,10 @@ function(puzzle_test layer)
   add_executable(${target} ${ARG_SOURCES})
   # Position-independent like the layers, so that they can share one precompiled header.
   target_compile_options(${target} PRIVATE -fPIC)
-  _puzzle_link(${target} ${layer} ${ARG_DEPS})
+  if(TARGET puzzle_${layer})  # tests/e2e has no layer of its own
+    list(PREPEND ARG_DEPS ${layer})
+  endif()
+  _puzzle_link(${target} ${ARG_DEPS})
   target_link_libraries(${target} PRIVATE puzzle_warnings GTest::gtest_main GTest::gmock)
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
   target_compile_definitions(${target} PRIVATE
