@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 
 #include <ATen/ATen.h>
@@ -38,11 +39,20 @@ std::string distill_child_key(const LoadedModel& parent, const DistillChildInput
   return key.key();
 }
 
-void check_distill_options(const DistillChildOptions& options) {
+void check_distill_options(const DistillChildOptions& options, const TokenPart& validation) {
   if (options.cosine_weight <= 0.0 && options.kl_weight <= 0.0 && options.lm_weight <= 0.0) {
     fail(ErrorKind::kUsage,
          "distill_child: cosine_weight, kl_weight and lm_weight are all 0; set at least one");
   }
+  if (validation.num_windows() == 0) {
+    fail(ErrorKind::kUsage,
+         "distill_child: the validation part has no windows, so the best weights cannot be chosen; "
+         "set data.validation_tokens");
+  }
+}
+
+std::filesystem::path training_folder(const std::filesystem::path& child_folder) {
+  return child_folder.string() + ".training";
 }
 
 struct Progressed {
@@ -68,7 +78,7 @@ class DistillLoop {
                          .order = BatchOrder::kShuffled,
                          .seed = derive_seed(static_cast<std::uint64_t>(context.seed),
                                              "distill-child/" + input.name)}),
-        folder_(context.folder / "children" / (input.name + ".training")),
+        folder_(training_folder(context.folder / "children" / input.name)),
         num_steps_(std::max<std::int64_t>(
             1, options.num_tokens / (options.batch_windows * train.window()))) {}
 
@@ -82,7 +92,7 @@ class DistillLoop {
       if (state_.step % options_.validate_every == 0 || state_.step == num_steps_) {
         validate();
       }
-      // Only where no training losses are pending, so that a resumed run logs the same curve.
+      // Only where no training losses are pending, which are of this rank alone.
       if (options_.save_every_s > 0.0 && state_.step < num_steps_ &&
           state_.step % options_.validate_every == 0 && save_is_due(since_save)) {
         save();
@@ -130,6 +140,7 @@ class DistillLoop {
         state_.best_step = std::stoll(metadata.at("best_step"));
         state_.best_kl = std::stod(metadata.at("best_kl"));
         state_.kl_before = std::stod(metadata.at("kl_before"));
+        load_window(metadata);
         log_info("distill-child: {} goes on at step {} of {}", name_, state_.step, num_steps_);
         return;
       }
@@ -183,12 +194,13 @@ class DistillLoop {
     window_loss_ = at::Tensor();
     window_kl_ = at::Tensor();
     steps_in_window_ = 0;
-    if (!std::isfinite(loss)) {
-      fail(ErrorKind::kNumeric,
-           "distill-child: {}: the loss is {} before step {}; lower distill_child.learning_rate",
-           name_, loss, state_.step);
-    }
     const double heldout = trainer_.validation_kl(validation_, context_.communicator);
+    if (!std::isfinite(loss) || !std::isfinite(heldout)) {
+      fail(ErrorKind::kNumeric,
+           "distill-child: {}: before step {} the loss is {}, the held-out KL {}; lower "
+           "distill_child.learning_rate",
+           name_, state_.step, loss, heldout);
+    }
     if (context_.communicator.is_first()) {
       put_curve("loss", state_.step, loss);
       put_curve("kl", state_.step, kl);
@@ -219,7 +231,10 @@ class DistillLoop {
     trainer_.save_state(state_file(), {{"key", key_},
                                        {"best_step", fmt::format("{}", state_.best_step)},
                                        {"best_kl", fmt::format("{}", state_.best_kl)},
-                                       {"kl_before", fmt::format("{}", state_.kl_before)}});
+                                       {"kl_before", fmt::format("{}", state_.kl_before)},
+                                       {"window_steps", fmt::format("{}", steps_in_window_)},
+                                       {"window_loss", window_sum(window_loss_)},
+                                       {"window_kl", window_sum(window_kl_)}});
     for (const std::int64_t step : outdated_) {
       std::error_code ignored;
       std::filesystem::remove(best_file(step), ignored);
@@ -227,11 +242,28 @@ class DistillLoop {
     outdated_.clear();
   }
 
+  // Training losses since the last validation, as text that gives back the same fp32 number.
+  static std::string window_sum(const at::Tensor& sum) {
+    return fmt::format("{}", sum.defined() ? sum.item<float>() : 0.0F);
+  }
+
+  void load_window(const std::map<std::string, std::string>& metadata) {
+    steps_in_window_ = std::stoll(metadata.at("window_steps"));
+    if (steps_in_window_ > 0) {
+      const auto options = at::TensorOptions(context_.device).dtype(at::kFloat);
+      window_loss_ = at::scalar_tensor(std::stof(metadata.at("window_loss")), options);
+      window_kl_ = at::scalar_tensor(std::stof(metadata.at("window_kl")), options);
+    }
+  }
+
   void advance(Progress& progress) {
     try {
       progress.advance(1, last_note_);
     } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kInterrupted && state_.step % options_.validate_every == 0) {
+      // A signal reaches the ranks of a group at different steps; rank 0's state is whole only
+      // where no rank holds training losses of its own.
+      const bool whole = context_.communicator.size() == 1 || steps_in_window_ == 0;
+      if (error.kind() == ErrorKind::kInterrupted && whole && state_.step < num_steps_) {
         save();
       }
       throw;
@@ -266,10 +298,26 @@ class DistillLoop {
   std::string last_note_;
 };
 
-DistillChildResult recorded_result(const StageRecord& record, const std::filesystem::path& folder) {
-  const Json detail = parse_json(record.detail_json, "run.db: distill-child");
-  return {folder, record.key, json_double(detail, "kl_before", "run.db"),
-          json_double(detail, "kl_after", "run.db"), json_int(detail, "best_step", "run.db")};
+// What an earlier run recorded; rank 0's database decides for all.
+std::optional<DistillChildResult> finished_result(RunContext& context, const std::string& key,
+                                                  const std::filesystem::path& folder) {
+  std::string text;
+  if (context.communicator.is_first() && std::filesystem::exists(folder / "config.json")) {
+    if (const auto record = context.db.find_stage(key)) {
+      text = record->detail_json;
+      // Left over if the run was killed between its record and its end.
+      std::error_code ignored;
+      std::filesystem::remove_all(training_folder(folder), ignored);
+    }
+  }
+  text = context.communicator.broadcast_string(text, 0);
+  if (text.empty()) {
+    return std::nullopt;
+  }
+  const Json detail = parse_json(text, "run.db: distill-child");
+  return DistillChildResult{folder, key, json_double(detail, "kl_before", "run.db"),
+                            json_double(detail, "kl_after", "run.db"),
+                            json_int(detail, "best_step", "run.db")};
 }
 
 }  // namespace
@@ -307,14 +355,16 @@ void DistillChildOptions::visit(OptionList& list) {
 DistillChildResult distill_child(RunContext& context, const LoadedModel& parent,
                                  const DistillChildInput& input, const TokenPart& train,
                                  const TokenPart& validation, const DistillChildOptions& options) {
-  check_distill_options(options);
+  check_distill_options(options, validation);
   const Stopwatch watch;
   const std::string key =
       distill_child_key(parent, input, train, validation, options, context.seed);
   const std::filesystem::path folder = context.folder / "children" / input.name;
-  if (const auto record = context.db.find_stage(key);
-      record && std::filesystem::exists(folder / "config.json")) {
-    return recorded_result(*record, folder);
+  if (context.communicator.is_first()) {
+    context.db.set_current(RunTable::kCurves, "distill-child/" + input.name, {key});
+  }
+  if (const auto done = finished_result(context, key, folder)) {
+    return *done;
   }
   ModelWeights child = load_model(input.child_folder, context.type);
   move_to(child, context.device, context.type);
