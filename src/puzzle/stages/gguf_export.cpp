@@ -1,6 +1,7 @@
 #include "puzzle/stages/gguf_export.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
@@ -22,16 +23,19 @@ namespace {
 
 constexpr std::int64_t kQuantRowsAtATime = 256;
 
-// Hands a tensor to the file in its stored type, some rows at a time.
-void add_gguf_tensor(GgufWriter& writer, const std::string& name, const at::Tensor& tensor,
-                     DType wanted) {
+using MakeTensor = std::function<at::Tensor()>;
+
+// Hands a tensor to the file in its stored type, some rows at a time. It is made when its turn
+// comes, so that only one of those that are made for the file is there at a time.
+void add_gguf_tensor(GgufWriter& writer, const std::string& name, std::vector<std::int64_t> shape,
+                     DType wanted, MakeTensor make) {
   TensorToWrite entry;
   entry.name = name;
-  entry.shape = tensor.sizes().vec();
-  const std::int64_t row_length = tensor.size(-1);
-  entry.dtype = tensor.dim() < 2 ? DType::kF32 : stored_dtype(wanted, row_length);
-  entry.produce = [tensor, row_length, dtype = entry.dtype](const ByteSink& sink) {
-    const at::Tensor rows = tensor.detach().reshape({-1, row_length});
+  const std::int64_t row_length = shape.back();
+  entry.dtype = shape.size() < 2 ? DType::kF32 : stored_dtype(wanted, row_length);
+  entry.shape = std::move(shape);
+  entry.produce = [make = std::move(make), row_length, dtype = entry.dtype](const ByteSink& sink) {
+    const at::Tensor rows = make().detach().reshape({-1, row_length});
     std::vector<std::byte> bytes;
     for (std::int64_t first = 0; first < rows.size(0); first += kQuantRowsAtATime) {
       const std::int64_t count = std::min(kQuantRowsAtATime, rows.size(0) - first);
@@ -45,6 +49,11 @@ void add_gguf_tensor(GgufWriter& writer, const std::string& name, const at::Tens
   writer.add_tensor(std::move(entry));
 }
 
+void add_gguf_tensor(GgufWriter& writer, const std::string& name, const at::Tensor& tensor,
+                     DType wanted) {
+  add_gguf_tensor(writer, name, tensor.sizes().vec(), wanted, [tensor] { return tensor; });
+}
+
 class LayerWriter {
  public:
   LayerWriter(GgufWriter& writer, const ModelSpec& spec, const WeightTypes& types,
@@ -52,10 +61,9 @@ class LayerWriter {
       : writer_(writer), spec_(spec), types_(types), prefix_(fmt::format("blk.{}.", index)) {}
 
   void write_attention(const AttentionWeights& w, const LoweredBlock& lowered) const {
-    const at::TensorOptions options(at::kFloat);
     if (lowered.zero_attention) {
-      add("attn_norm.weight", at::ones({spec_.hidden_size}, options));
-      add("attn_output.weight", at::zeros({spec_.hidden_size, spec_.hidden_size}, options));
+      add_constant("attn_norm.weight", {spec_.hidden_size}, 1.0);
+      add_constant("attn_output.weight", {spec_.hidden_size, spec_.hidden_size}, 0.0);
       return;
     }
     if (w.spec.kind == AttentionKind::kNone) {
@@ -66,13 +74,13 @@ class LayerWriter {
       add("attn_output.weight", w.linear);
       return;
     }
-    add("attn_q.weight", to_interleaved_rows(w.q, spec_.head_dim));
-    add("attn_k.weight", to_interleaved_rows(w.k, spec_.head_dim));
+    add_interleaved("attn_q.weight", w.q);
+    add_interleaved("attn_k.weight", w.k);
     add("attn_v.weight", w.v);
     add("attn_output.weight", w.o);
     if (w.q_bias.defined()) {
-      add("attn_q.bias", to_interleaved_rows(w.q_bias, spec_.head_dim));
-      add("attn_k.bias", to_interleaved_rows(w.k_bias, spec_.head_dim));
+      add_interleaved("attn_q.bias", w.q_bias);
+      add_interleaved("attn_k.bias", w.k_bias);
       add("attn_v.bias", w.v_bias);
     }
     if (w.o_bias.defined()) {
@@ -100,23 +108,37 @@ class LayerWriter {
 
  private:
   void write_zero_ffn(std::int64_t width) const {
-    const at::TensorOptions options(at::kFloat);
-    add("ffn_norm.weight", at::ones({spec_.hidden_size}, options));
-    add("ffn_gate.weight", at::zeros({width, spec_.hidden_size}, options));
-    add("ffn_up.weight", at::zeros({width, spec_.hidden_size}, options));
-    add("ffn_down.weight", at::zeros({spec_.hidden_size, width}, options));
+    add_constant("ffn_norm.weight", {spec_.hidden_size}, 1.0);
+    add_constant("ffn_gate.weight", {width, spec_.hidden_size}, 0.0);
+    add_constant("ffn_up.weight", {width, spec_.hidden_size}, 0.0);
+    add_constant("ffn_down.weight", {spec_.hidden_size, width}, 0.0);
   }
 
   // formats.md 7.2: silu of a large constant gate is that constant.
   void write_linear_ffn(const FfnWeights& w) const {
     const std::int64_t width = spec_.hidden_size;
     const LinearFfnForm form = linear_ffn_form(stored_dtype(types_.matrix, width));
-    const at::TensorOptions options(at::kFloat);
     add("ffn_norm.weight", w.norm);
-    add("ffn_gate.weight", at::zeros({width, width}, options));
-    add("ffn_gate.bias", at::full({width}, form.gate_bias, options));
+    add_constant("ffn_gate.weight", {width, width}, 0.0);
+    add_constant("ffn_gate.bias", {width}, form.gate_bias);
     add("ffn_up.weight", w.linear);
-    add("ffn_down.weight", at::eye(width, options) * form.down_diagonal);
+    make("ffn_down.weight", {width, width}, [width, form] {
+      return at::eye(width, at::TensorOptions(at::kFloat)) * form.down_diagonal;
+    });
+  }
+
+  void add_constant(const char* name, const std::vector<std::int64_t>& shape, double value) const {
+    make(name, shape,
+         [shape, value] { return at::full(shape, value, at::TensorOptions(at::kFloat)); });
+  }
+
+  void add_interleaved(const char* name, const at::Tensor& tensor) const {
+    make(name, tensor.sizes().vec(),
+         [tensor, head_dim = spec_.head_dim] { return to_interleaved_rows(tensor, head_dim); });
+  }
+
+  void make(const char* name, std::vector<std::int64_t> shape, MakeTensor tensor) const {
+    add_gguf_tensor(writer_, prefix_ + name, std::move(shape), types_.matrix, std::move(tensor));
   }
 
   void add(const char* name, const at::Tensor& tensor) const {
