@@ -45,7 +45,8 @@ TEST(Strings, TimesForPeople) {
   EXPECT_EQ(human_seconds(245), "4 min 05 s");
   EXPECT_EQ(human_seconds(3599.7), "1 h 00 min");
   EXPECT_EQ(human_seconds(7805), "2 h 10 min");
-  EXPECT_EQ(human_seconds(100 * 3600.0), "100 h 00 min");
+  EXPECT_EQ(human_seconds(71 * 3600.0), "71 h 00 min");
+  EXPECT_EQ(human_seconds(100 * 3600.0), "4 days");
 }
 
 TEST(Strings, NearestForgivesTyposOnly) {

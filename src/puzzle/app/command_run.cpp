@@ -13,12 +13,26 @@
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
+#include "puzzle/engine/roofline.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/report/run_report.h"
 #include "puzzle/results/run_db.h"
 
 namespace puzzle {
 namespace {
+
+struct PlannedMachine {
+  std::string preset;  // empty: this machine
+  int devices = 1;
+
+  [[nodiscard]] double flops_per_s(const std::string& device) const {
+    if (preset.empty()) {
+      return measure_flops_per_s(device) * devices;
+    }
+    const Hardware hardware = hardware_preset(preset);
+    return hardware.peak_flops_per_s(DType::kBF16) * hardware.compute_efficiency * devices;
+  }
+};
 
 struct RecipeArguments {
   std::string what;  // a recipe, or a model
@@ -118,18 +132,25 @@ void add_stage(CLI::App& app, GlobalOptions& global, Action& selected, const std
 
 void add_plan(CLI::App& app, GlobalOptions& global, Action& selected) {
   auto arguments = std::make_shared<RecipeArguments>();
+  auto machine = std::make_shared<PlannedMachine>();
   CLI::App* verb = app.add_subcommand(
       "plan",
       "What a run will cost: tokens, FLOPs, memory, disk and time per stage; starts nothing");
   add_recipe_options(*verb, *arguments);
-  verb->callback([arguments, &global, &selected] {
-    selected = [arguments, &global] {
+  verb->add_option("--hardware", machine->preset,
+                   "Plan for this machine instead of the one at hand (BF16 peak times efficiency)")
+      ->check(CLI::IsMember(hardware_preset_names()));
+  verb->add_option("--devices", machine->devices, "How many of it, assumed to scale")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  verb->callback([arguments, machine, &global, &selected] {
+    selected = [arguments, machine, &global] {
       Recipe recipe = resolve_recipe(*arguments);
       if (printed_config(*arguments, recipe)) {
         return;
       }
       const ModelSpec parent = load_model_spec(recipe.model);
-      const Plan plan = make_plan(recipe, parent, measure_flops_per_s(recipe.device));
+      const Plan plan = make_plan(recipe, parent, machine->flops_per_s(recipe.device));
       if (global.json) {
         print_json(plan_json(plan));
       } else {

@@ -80,7 +80,10 @@ std::string human_seconds(double seconds) {
   if (total < 3600) {
     return fmt::format("{} min {:02d} s", total / 60, total % 60);
   }
-  return fmt::format("{} h {:02d} min", total / 3600, total % 3600 / 60);
+  if (total < 72 * 3600) {
+    return fmt::format("{} h {:02d} min", total / 3600, total % 3600 / 60);
+  }
+  return fmt::format("{} days", human_count(static_cast<double>(total / 86400)));
 }
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {

@@ -17,7 +17,7 @@ namespace puzzle {
 [[nodiscard]] std::string human_bytes(double bytes);
 // "134.5 M", "8.03 B"; decimal units.
 [[nodiscard]] std::string human_count(double count);
-// "3.2 s", "4 min 05 s", "2 h 10 min".
+// "3.2 s", "4 min 05 s", "2 h 10 min", "12 days".
 [[nodiscard]] std::string human_seconds(double seconds);
 
 // The candidate with the smallest edit distance to `word`; empty if none is close.
