@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <map>
 #include <optional>
 #include <utility>
 
@@ -17,10 +15,10 @@
 #include "puzzle/base/log.h"
 #include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
-#include "puzzle/data/random_order.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/stages/block_plan.h"
 #include "puzzle/stages/block_student.h"
+#include "puzzle/stages/block_training.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/library.h"
 
@@ -31,15 +29,6 @@ namespace {
 constexpr int kDistillBlocksVersion = 1;
 constexpr const char* kDistillBlocksStage = "distill-blocks";
 constexpr const char* kInitMetadata = "puzzle.init";  // as init-library writes it
-
-// A student's result on the held-out tokens.
-struct StudentVerdict {
-  double loss_before = 0.0, loss_after = 0.0;
-  double error_before = 0.0, error_after = 0.0;
-
-  // A loss that is not a number is never better.
-  [[nodiscard]] bool keeps_training() const { return loss_after < loss_before; }
-};
 
 class BlockDistiller {
  public:
@@ -61,12 +50,6 @@ class BlockDistiller {
   [[nodiscard]] std::string init_of_layer(std::int64_t layer) const;
   [[nodiscard]] std::vector<BlockStudent> make_students(std::int64_t layer,
                                                         const LayerLibrary& library) const;
-  void train_students(std::int64_t layer, std::vector<BlockStudent>& students, Progress& progress);
-  void add_training_points(std::int64_t layer, const std::vector<BlockStudent>& students,
-                           std::vector<at::Tensor>& losses, std::int64_t first_step,
-                           std::int64_t step);
-  std::vector<StudentVerdict> judge_students(std::int64_t layer,
-                                             const std::vector<BlockStudent>& students);
   void record(std::int64_t layer, LayerLibrary library, const std::vector<BlockStudent>& students,
               const std::vector<StudentVerdict>& verdicts, const Stopwatch& watch);
   [[nodiscard]] VariantRow variant_row(std::int64_t layer, const BlockStudent& student,
@@ -156,9 +139,16 @@ bool BlockDistiller::writes_file(std::int64_t layer) const {
          std::filesystem::exists(layer_file(input_.library_folder, layer));
 }
 
+// The two modes are two passes of one run, and readers see the rows of both.
 void BlockDistiller::name_current_rows() {
+  const auto scope = [](const std::string& mode) {
+    return fmt::format("{}/{}", kDistillBlocksStage, mode);
+  };
   for (const RunTable table : {RunTable::kStages, RunTable::kVariants, RunTable::kCurves}) {
-    context_.db.set_current(table, kDistillBlocksStage, layer_keys_);
+    context_.db.set_current(table, scope(options_.mode), layer_keys_);
+    if (options_.mode == "decoupled") {  // a coupled pass comes after it and names its own anew
+      context_.db.set_current(table, scope("coupled"), {});
+    }
   }
 }
 
@@ -283,90 +273,24 @@ void BlockDistiller::make_layer(std::int64_t layer, Progress& progress) {
     record(layer, std::move(library), {}, {}, watch);
     return;
   }
-  train_students(layer, students, progress);
-  const std::vector<StudentVerdict> verdicts = judge_students(layer, students);
-  record(layer, std::move(library), students, verdicts, watch);
-}
-
-// In the last epoch the parent's output takes the place of a batch's states once it has been used.
-void BlockDistiller::train_students(std::int64_t layer, std::vector<BlockStudent>& students,
-                                    Progress& progress) {
-  std::vector<at::Tensor> losses(students.size());
-  std::int64_t first_step = 0;  // of those summed in `losses`
-  std::int64_t step = 0;
-  for (std::int64_t epoch = 0; epoch < options_.epochs; ++epoch) {
-    const std::uint64_t seed =
-        derive_seed(static_cast<std::uint64_t>(context_.seed),
-                    fmt::format("{}/layer {}/epoch {}", kDistillBlocksStage, layer, epoch));
-    for (const std::int64_t index : random_order(train_states_->num_batches(), seed)) {
-      const SharedBatch batch =
-          run_shared(parent_layer(layer), parent_.geometry, train_states_->states(index),
-                     train_states_->pass(index), loss_);
-      if (epoch + 1 == options_.epochs) {
-        train_states_->replace(index, batch.target.output());
-      }
-      const double factor = schedule_factor(options_.schedule, step, num_steps());
-      for (std::size_t i = 0; i < students.size(); ++i) {
-        const at::Tensor loss = students[i].train_step(batch, factor);
-        losses[i] = losses[i].defined() ? losses[i] + loss : loss;
-      }
-      ++step;
-      if (step % options_.curve_every == 0 || step == num_steps()) {
-        add_training_points(layer, students, losses, first_step, step);
-        first_step = step;
-      }
-      progress.advance(train_states_->num_windows(index), fmt::format("layer {}", layer));
-    }
-  }
-}
-
-// Reads the losses summed up since the last point from the device.
-void BlockDistiller::add_training_points(std::int64_t layer,
-                                         const std::vector<BlockStudent>& students,
-                                         std::vector<at::Tensor>& losses, std::int64_t first_step,
-                                         std::int64_t step) {
-  const auto count = static_cast<double>(step - first_step);
-  for (std::size_t i = 0; i < students.size(); ++i) {
-    add_point(layer, students[i].name(), "loss", step, losses[i].item<double>() / count);
-    losses[i] = at::Tensor();
-  }
-}
-
-std::vector<StudentVerdict> BlockDistiller::judge_students(
-    std::int64_t layer, const std::vector<BlockStudent>& students) {
-  std::vector<StudentErrors> before(students.size());
-  std::vector<StudentErrors> after(students.size());
-  double loss_denominator = 0.0;
-  double delta_norm2 = 0.0;
-  for (std::int64_t index = 0; index < validation_states_->num_batches(); ++index) {
-    const SharedBatch batch =
-        run_shared(parent_layer(layer), parent_.geometry, validation_states_->states(index),
-                   validation_states_->pass(index), loss_);
-    for (std::size_t i = 0; i < students.size(); ++i) {
-      students[i].add_errors(batch, before[i], after[i]);
-    }
-    loss_denominator += batch.target.denominator().item<double>();
-    delta_norm2 += batch.delta_norm2.item<double>();
-    validation_states_->replace(index, batch.target.output());
-  }
-  if (!std::isfinite(delta_norm2) || !std::isfinite(loss_denominator)) {
-    fail(ErrorKind::kNumeric,
-         "distill-blocks, layer {}: the parent's outputs are not finite; are its weights sound?",
-         layer);
-  }
-  const auto fraction = [](const at::Tensor& sum, double whole) {
-    const double part = sum.item<double>();
-    return std::isfinite(part) ? part / std::max(whole, std::numeric_limits<double>::min())
-                               : std::numeric_limits<double>::infinity();
+  const LayerTask task{parent_layer(layer), parent_.geometry, loss_,
+                       fmt::format("{}, layer {}", kDistillBlocksStage, layer)};
+  const TrainingPlan plan{
+      .epochs = options_.epochs,
+      .seed = derive_seed(static_cast<std::uint64_t>(context_.seed),
+                          fmt::format("{}/layer {}", kDistillBlocksStage, layer)),
+      .curve_every = options_.curve_every,
+      .schedule = options_.schedule};
+  const auto advance = [&](std::int64_t windows) {
+    progress.advance(windows, fmt::format("layer {}", layer));
   };
-  std::vector<StudentVerdict> verdicts;
-  for (std::size_t i = 0; i < students.size(); ++i) {
-    verdicts.push_back({fraction(before[i].loss_numerator, loss_denominator),
-                        fraction(after[i].loss_numerator, loss_denominator),
-                        fraction(before[i].error2, delta_norm2),
-                        fraction(after[i].error2, delta_norm2)});
+  for (const TrainingPoint& point : train_students(students, task, plan, *train_states_, advance)) {
+    for (std::size_t i = 0; i < students.size(); ++i) {
+      add_point(layer, students[i].name(), "loss", point.step, point.losses[i]);
+    }
   }
-  return verdicts;
+  const std::vector<StudentVerdict> verdicts = judge_students(students, task, *validation_states_);
+  record(layer, std::move(library), students, verdicts, watch);
 }
 
 VariantRow BlockDistiller::variant_row(std::int64_t layer, const BlockStudent& student,
