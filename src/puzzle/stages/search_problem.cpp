@@ -91,6 +91,11 @@ Budget as_bound(const BudgetSpec& budget, double value, const Workload& workload
       fail(ErrorKind::kUsage,
            "budget '{}': a throughput can only be bounded from below; write >=", budget.text);
     }
+    if (value <= 0.0) {
+      fail(ErrorKind::kUsage,
+           "budget '{}': a throughput of {} bounds nothing; is one token generated only?",
+           budget.text, value);
+    }
     const bool total = budget.cost == kTotalRate;
     const std::int64_t tokens =
         workload.batch * (total ? workload.prompt_tokens + workload.generated_tokens
@@ -171,6 +176,9 @@ BudgetSpec parse_budget(const std::string& text) {
   budget.at_most = less < more;
   budget.cost = std::string(trim(std::string_view(text).substr(0, at)));
   const std::string number(trim(std::string_view(text).substr(at + 2)));
+  if (budget.cost.empty()) {
+    fail(ErrorKind::kUsage, "budget '{}': names no cost, e.g. parameters <= 0.7x", text);
+  }
   const auto [end, error] =
       std::from_chars(number.data(), number.data() + number.size(), budget.value);
   if (error != std::errc() || !std::isfinite(budget.value) || budget.value < 0.0) {
@@ -179,6 +187,9 @@ BudgetSpec parse_budget(const std::string& text) {
   }
   const std::string suffix(trim(std::string_view(end, number.data() + number.size() - end)));
   budget.value *= suffix_factor(suffix, text, &budget.relative);
+  if (!std::isfinite(budget.value)) {
+    fail(ErrorKind::kUsage, "budget '{}': the number is too large", text);
+  }
   return budget;
 }
 

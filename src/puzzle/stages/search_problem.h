@@ -58,7 +58,7 @@ struct BudgetSpec {
 // The blocks that an assignment chose, by the choices' names.
 [[nodiscard]] Architecture chosen_blocks(const Problem& problem, const Assignment& assignment);
 
-// "parameters <= 94.2 M": the budget with its value resolved against the parent.
+// "parameters <= 9.42e+07 (0.7x the parent's)": the budget resolved against the parent.
 [[nodiscard]] std::string describe_budget(const BudgetSpec& budget, const CostSetting& setting);
 
 }  // namespace puzzle
