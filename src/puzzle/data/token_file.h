@@ -24,8 +24,7 @@ class Tokenizer;
 
 // One corpus of the file; its documents follow each other.
 struct TokenSource {
-  std::string name;  // as the recipe gave it
-  double weight = 1.0;
+  std::string name;  // as the recipe gave it when the file was made
   std::int64_t first_token = 0;
   std::int64_t num_tokens = 0;
   std::int64_t num_documents = 0;
