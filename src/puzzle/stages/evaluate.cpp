@@ -19,7 +19,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kEvaluateVersion = 1;
+constexpr std::int64_t kEvaluateVersion = 2;
 constexpr const char* kTextTask = "held-out text";
 
 at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
@@ -97,15 +97,15 @@ class RowWriter {
   std::vector<EvaluationRow> rows_;
 };
 
+// Bytes of the tokens that each window has to predict, i.e. of its labels.
 std::vector<double> window_bytes(const Tokenizer& tokenizer, const TokenBatch& batch) {
   std::vector<double> bytes;
   for (std::int64_t b = 0; b < batch.num_windows(); ++b) {
-    const at::Tensor row = batch.tokens_BT[b].to(at::kCPU, at::kInt).contiguous();
+    const at::Tensor row = batch.labels_BT[b].to(at::kCPU, at::kInt).contiguous();
     double sum = 0;
-    // The first token is given, not predicted.
-    for (std::int64_t t = 1; t < row.size(0); ++t) {
-      sum +=
-          static_cast<double>(tokenizer.token_bytes(row.const_data_ptr<std::int32_t>()[t]).size());
+    for (std::int64_t t = 0; t < row.size(0); ++t) {
+      const std::int32_t label = row.const_data_ptr<std::int32_t>()[t];
+      sum += label < 0 ? 0.0 : static_cast<double>(tokenizer.token_bytes(label).size());
     }
     bytes.push_back(sum);
   }
@@ -299,6 +299,7 @@ std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,
   key.add("child", child == nullptr ? "" : child->key)
       .add("name", child == nullptr ? "" : child->name);
   key.add("content", content);
+  key.add("type", c10::toString(parent.weights.embedding.scalar_type()));
   return key.key();
 }
 
