@@ -56,7 +56,7 @@ GenerateResult generate(const LoadedModel& model, const std::string& prompt,
   result.prefill_s = watch.seconds();
   watch = Stopwatch();
   const auto& ends = model.weights.spec.eos_tokens;
-  while (true) {
+  while (result.generated_tokens < limit) {
     throw_if_interrupted();
     const std::int32_t token = pick_token(logits, options, generator);
     if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
@@ -66,10 +66,9 @@ GenerateResult generate(const LoadedModel& model, const std::string& prompt,
     const std::string piece = decoder.push(token);
     result.text += piece;
     on_text(piece);
-    if (result.generated_tokens == limit) {
-      break;
+    if (result.generated_tokens < limit) {
+      logits = state.append(at::full({1, 1}, token, at::TensorOptions(at::kLong)))[0];
     }
-    logits = state.append(at::full({1, 1}, token, at::TensorOptions(at::kLong)))[0];
   }
   const std::string rest = decoder.finish();
   result.text += rest;
