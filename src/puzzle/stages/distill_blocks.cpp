@@ -139,12 +139,13 @@ bool BlockDistiller::writes_file(std::int64_t layer) const {
          std::filesystem::exists(layer_file(input_.library_folder, layer));
 }
 
-// The two modes are two passes of one run, and readers see the rows of both.
+// The two modes are two passes of one run, and readers see the rows of both. Stage records stay out
+// of it: no other stage names its own, so naming ours would hide theirs.
 void BlockDistiller::name_current_rows() {
   const auto scope = [](const std::string& mode) {
     return fmt::format("{}/{}", kDistillBlocksStage, mode);
   };
-  for (const RunTable table : {RunTable::kStages, RunTable::kVariants, RunTable::kCurves}) {
+  for (const RunTable table : {RunTable::kVariants, RunTable::kCurves}) {
     context_.db.set_current(table, scope(options_.mode), layer_keys_);
     if (options_.mode == "decoupled") {  // a coupled pass comes after it and names its own anew
       context_.db.set_current(table, scope("coupled"), {});
