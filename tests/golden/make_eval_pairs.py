@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Records tests/golden/eval_pairs.json: contexts and continuations as token ids, by the rule of
 lm-evaluation-harness (TemplateLM._encode_pair and the prefix token of an empty context), with the
-parent's tokenizer as transformers reads it from the GGUF file.
+parent's vocabulary and merges as transformers reads them from the GGUF file.
 
 Usage: make_eval_pairs.py PARENT.gguf > tests/golden/eval_pairs.json
 """
@@ -9,6 +9,7 @@ import json
 import pathlib
 import sys
 
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 PAIRS = [
@@ -50,6 +51,10 @@ def encode_pair(tokenizer, context, continuation):
 def main():
     path = pathlib.Path(sys.argv[1])
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    # transformers rebuilds a plain GPT-2 pre-tokenizer from the file; SmolLM2's own splits digits first.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True),
+         pre_tokenizers.ByteLevel(add_prefix_space=False)])
     pairs = []
     for context, continuation in PAIRS:
         context_ids, continuation_ids = encode_pair(tokenizer, context, continuation)
