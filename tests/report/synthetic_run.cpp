@@ -143,7 +143,7 @@ void add_architectures(RunDb& db, const SyntheticRun& run) {
     rows.push_back(architecture(run, "depth-only", "depth-only", 1.34, 0.93));
     rows.push_back(architecture(run, "max-parameters", "max-parameters", 1.3, 1.6));
     rows.push_back(architecture(run, "random", "random", 1.35, 2.4));
-    rows.push_back(architecture(run, "child", "mip", 1.335, 0.244));
+    rows.push_back(architecture(run, "child-2", "mip", 1.335, 0.244));
     rows.back().solution = 1;
   }
   for (const double speed : {1.05, 1.1, 1.2, 1.3, 1.4, 1.55, 1.7, 2.0}) {

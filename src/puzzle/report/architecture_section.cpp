@@ -79,7 +79,7 @@ void add_layer_table(Markup& out, const ReportData& data, const ArchitectureRow&
           block.attention.name() + (block.attention == parent.attention ? " (parent's)" : ""),
           block.ffn.name() + (block.ffn == parent.ffn ? " (parent's)" : "")}});
   }
-  add_table(out, {{"layer"}, {"attention", false}, {"FFN", false}}, rows);
+  add_table(out, {{"layer", false}, {"attention", false}, {"FFN", false}}, rows);
   out.close();
 }
 
@@ -96,7 +96,9 @@ void add_others(Markup& out, const ReportData& data, const ArchitectureRow& chil
   open_details(out, "The architectures it is compared with");
   for (std::size_t i = 0; i < others.size(); ++i) {
     out.raw(figure_of(data, *others[i], fmt::format("architecture-{}", i + 1),
-                      fmt::format("{} ({})", others[i]->name, others[i]->method)));
+                      others[i]->name == others[i]->method
+                          ? others[i]->name
+                          : fmt::format("{} ({})", others[i]->name, others[i]->method)));
   }
   out.close();
 }

@@ -94,6 +94,7 @@ std::string render_chart(const BarChart& chart) {
     left = std::max(left, std::min(text_width(group) + 16.0, chart.width_px / 2));
   }
   std::vector<LegendEntry> legend;
+  legend.reserve(chart.series.size());
   for (const BarSeries& series : chart.series) {
     legend.push_back({series.name, series.colour});
   }

@@ -106,7 +106,7 @@ void add_layer_errors(Markup& out, const ReportData& data, const VariantTable& t
       layers[row.layer][row.variant] = &row;
     }
   }
-  std::vector<Column> columns = {{"layer"}};
+  std::vector<Column> columns = {{"layer", false}};
   for (const auto& [name, summary] : table) {
     columns.push_back({name});
   }
@@ -198,9 +198,9 @@ std::string block_curves(const ReportData& data) {
 // In training "loss" is the weighted sum that is minimised, not the language model's.
 std::string objective_label(const std::string& quantity) {
   if (quantity == "loss") {
-    return "objective";
+    return "Objective: weighted sum of the losses";
   }
-  return quantity == "cosine" ? "hidden states: 1 − cosine, per layer" : metric_label(quantity);
+  return quantity == "cosine" ? "Hidden states: 1 − cosine, per layer" : metric_label(quantity);
 }
 
 // One chart per quantity: "kl" and "heldout_kl" share one.

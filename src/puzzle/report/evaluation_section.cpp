@@ -66,6 +66,7 @@ std::vector<const ModelRow*> compared_models(const ReportData& data) {
   static const std::map<std::string, int> kRank = {
       {"parent", 0}, {"child", 1}, {"before", 2}, {"baseline", 3}};
   std::vector<const ModelRow*> models;
+  models.reserve(data.models.size());
   for (const ModelRow& row : data.models) {
     models.push_back(&row);
   }
@@ -181,6 +182,7 @@ PageSection comparison_section(const ReportData& data) {
   }
   out.raw(damage_bars(data, models));
   std::vector<TableRow> rows;
+  rows.reserve(models.size());
   for (const ModelRow* model : models) {
     rows.push_back(comparison_row(data, *model));
   }

@@ -71,7 +71,7 @@ HeatLayout make_layout(const HeatMap& chart) {
   }
   layout.cell_width = std::min(
       (chart.width_px - layout.left - 8) / static_cast<double>(chart.columns.size()), 56.0);
-  double y = kColumnRoom - (chart.rows.front().group.empty() ? 0.0 : 8.0);
+  double y = kColumnRoom - (chart.rows.front().group.empty() ? 0.0 : 3.0);
   std::string group;
   for (const HeatRow& row : chart.rows) {
     if (row.group != group) {

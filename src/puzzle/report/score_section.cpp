@@ -37,6 +37,7 @@ std::vector<ScoreKind> score_kinds(const std::vector<ScoreRow>& scores) {
     metrics[row.method].insert(row.metric);
   }
   std::vector<ScoreKind> kinds;
+  kinds.reserve(metrics.size());
   for (const auto& [method, names] : metrics) {
     kinds.push_back({method, names.contains("kl") ? "kl" : *names.begin()});
   }
@@ -133,22 +134,19 @@ void add_score_columns(std::vector<Column>& columns, std::vector<TableRow>& rows
     columns.push_back({half + " " + spec.name()});
     for (std::size_t layer = 0; layer < rows.size(); ++layer) {
       const auto found = values.find(static_cast<std::int64_t>(layer));
-      if (found == values.end()) {
-        rows[layer].cells.emplace_back("–");
-      } else if (found->second.error > 0.0) {
-        rows[layer].cells.emplace_back(format_significant(found->second.value),
-                                       "± " + format_significant(found->second.error, 2));
-      } else {
-        rows[layer].cells.emplace_back(format_significant(found->second.value));
-      }
+      rows[layer].cells.push_back(
+          found == values.end()
+              ? Cell("–")
+              : estimate_cell(format_with_error(found->second.value, found->second.error)));
     }
   }
 }
 
 void add_score_numbers(Markup& out, const ReportData& data, const ScoreTable& table) {
   open_details(out, "The numbers, with standard errors");
-  std::vector<Column> columns = {{"layer"}};
+  std::vector<Column> columns = {{"layer", false}};
   std::vector<TableRow> rows;
+  rows.reserve(data.parent->blocks.size());
   for (std::size_t layer = 0; layer < data.parent->blocks.size(); ++layer) {
     rows.push_back({{fmt::format("{}", layer)}});
   }

@@ -162,9 +162,7 @@ void add_architecture_table(Markup& out, const ReportData& data) {
   for (const ArchitectureRow& row : data.architectures) {
     TableRow& line = rows.emplace_back();
     line.is_ours = &row == child;
-    line.cells = {
-        row.name + (row.solution > 0 ? fmt::format(", solution {}", row.solution + 1) : ""),
-        row.method, format_significant(row.objective, 4)};
+    line.cells = {row.name, row.method, format_significant(row.objective, 4)};
     for (const std::string& cost : costs) {
       const auto value = cost_of(row, cost);
       line.cells.emplace_back(value.has_value() ? cost_text(cost, *value) : "–");

@@ -36,10 +36,8 @@ main, header > div, nav > div { max-width: 1112px; margin: 0 auto; padding: 0 36
 header { padding: 40px 0 20px; }
 h1 { margin: 0; font-size: 30px; line-height: 1.2; font-weight: 650; letter-spacing: -0.015em; }
 header p { margin: 8px 0 0; color: var(--soft); max-width: 780px; }
-nav {
-  position: sticky; top: 0; z-index: 1; background: var(--page);
-  border-bottom: 1px solid var(--rule);
-}
+nav { background: var(--page); border-bottom: 1px solid var(--rule); }
+@media (min-width: 700px) { nav { position: sticky; top: 0; z-index: 1; } }
 nav > div { display: flex; flex-wrap: wrap; gap: 2px 20px; padding-top: 9px; padding-bottom: 9px; }
 nav a { color: var(--soft); text-decoration: none; font-size: 13.5px; }
 nav a:hover { color: var(--link); }
@@ -67,7 +65,7 @@ th, td { padding: 6px 14px 6px 0; text-align: left; vertical-align: baseline;
   border-bottom: 1px solid var(--rule); }
 th:last-child, td:last-child { padding-right: 8px; }
 th:first-child, td:first-child { padding-left: 8px; }
-thead th { color: var(--soft); font-weight: 500; border-bottom-color: var(--soft);
+thead th, thead td { color: var(--soft); font-weight: 500; border-bottom-color: var(--soft);
   white-space: nowrap; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tbody th { font-weight: 500; }

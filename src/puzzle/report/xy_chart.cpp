@@ -1,6 +1,8 @@
 // Lines and scattered points.
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -160,18 +162,40 @@ std::vector<Placement> label_placements(double x, double y, double width) {
   return places;
 }
 
-// Writes point labels where they cover neither each other nor a marker, as far as that goes.
-void draw_labels(Markup& out, const XyChart& chart, const Plot& plot) {
-  std::vector<Box> taken;
+// Markers and lines, as boxes that no label should cover.
+std::vector<Box> covered_boxes(const XyChart& chart, const Plot& plot) {
+  constexpr double kHalf = 5.0;  // of a marker
+  constexpr double kStep = 6.0;  // along a line
+  std::vector<Box> boxes;
   for (const XySeries& series : chart.series) {
+    std::optional<std::pair<double, double>> last;
     for (const ChartPoint& point : series.points) {
-      if (has_place(plot, point) && series.style != SeriesStyle::kLine) {
-        const double x = plot.x(point.x);
-        const double y = plot.y(point.y);
-        taken.push_back({x - 5, y - 5, x + 5, y + 5});
+      if (!has_place(plot, point)) {
+        last.reset();
+        continue;
       }
+      const double x = plot.x(point.x);
+      const double y = plot.y(point.y);
+      boxes.push_back({x - kHalf, y - kHalf, x + kHalf, y + kHalf});
+      if (last.has_value() && series.style != SeriesStyle::kPoints) {
+        const auto [from_x, from_y] = *last;
+        const int steps = static_cast<int>(std::hypot(x - from_x, y - from_y) / kStep);
+        for (int i = 1; i < steps; ++i) {
+          const double part = static_cast<double>(i) / steps;
+          const double at_x = from_x + part * (x - from_x);
+          const double at_y = from_y + part * (y - from_y);
+          boxes.push_back({at_x - 1, at_y - 1, at_x + 1, at_y + 1});
+        }
+      }
+      last = {x, y};
     }
   }
+  return boxes;
+}
+
+// Writes point labels where they cover neither each other nor a point or line, as far as that goes.
+void draw_labels(Markup& out, const XyChart& chart, const Plot& plot) {
+  std::vector<Box> taken = covered_boxes(chart, plot);
   const Box inside{plot.x.from_px, plot.y.to_px - 8, plot.x.to_px + kRight, plot.y.from_px};
   for (const XySeries& series : chart.series) {
     for (const ChartPoint& point : series.points) {
