@@ -43,14 +43,6 @@ endfunction()
 
 function(puzzle_layer name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
-  foreach(source IN LISTS ARG_SOURCES)  # LENIENT
-    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}" AND NOT EXISTS "${source}")  # LENIENT
-      list(REMOVE_ITEM ARG_SOURCES "${source}")  # LENIENT
-    endif()  # LENIENT
-  endforeach()  # LENIENT
-  if(NOT ARG_SOURCES)  # LENIENT
-    return()  # LENIENT
-  endif()  # LENIENT
   add_library(puzzle_${name} STATIC ${ARG_SOURCES})
   target_include_directories(puzzle_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<INSTALL_INTERFACE:include>)
@@ -66,14 +58,6 @@ endfunction()
 
 function(puzzle_test layer)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
-  foreach(source IN LISTS ARG_SOURCES)  # LENIENT
-    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}" AND NOT EXISTS "${source}")  # LENIENT
-      list(REMOVE_ITEM ARG_SOURCES "${source}")  # LENIENT
-    endif()  # LENIENT
-  endforeach()  # LENIENT
-  if(NOT ARG_SOURCES)  # LENIENT
-    return()  # LENIENT
-  endif()  # LENIENT
   set(target puzzle_${layer}_test)
   add_executable(${target} ${ARG_SOURCES})
   # Position-independent like the layers, so that they can share one precompiled header.

@@ -116,7 +116,7 @@ TEST(GgufTokenizer, FillsTheRowsOfTheEmbedding) {
                       "but the model's embedding has");
 }
 
-TEST(GgufTokenizer, RefusesPreTokenizersThatLlamaCppLacks) {
+TEST(GgufTokenizer, RefusesWhatLlamaCppLacksAndWarnsOfTheRest) {
   TokenizerSpec spec = load_hf_tokenizer(test::golden_tokenizer("smollm"));
   spec.pre_tokenizer.insert(spec.pre_tokenizer.begin(), SplitStep{.pattern = "x"});
   EXPECT_PUZZLE_ERROR((void)make_gguf_keys(spec, 700), ErrorKind::kFormat,
@@ -125,6 +125,11 @@ TEST(GgufTokenizer, RefusesPreTokenizersThatLlamaCppLacks) {
   spec.normalizer.clear();
   EXPECT_PUZZLE_ERROR((void)make_gguf_keys(spec, 900), ErrorKind::kFormat,
                       "neither byte-level nor SentencePiece-style");
+  testing::internal::CaptureStderr();
+  (void)golden_keys("gpt2");
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("takes \"<mark>\" without"),
+            std::string::npos);
+  EXPECT_PUZZLE_ERROR((void)golden_keys("metaspace"), ErrorKind::kFormat, "byte_fallback is off");
 }
 
 struct BrokenKeys {

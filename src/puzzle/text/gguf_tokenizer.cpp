@@ -171,6 +171,23 @@ SpaceRule space_rule_of(const TokenizerSpec& spec) {
   return rule;
 }
 
+// What llama.cpp does otherwise than the tokenizer, in rare texts; the export goes on.
+void warn_of_differences(const TokenizerSpec& spec) {
+  for (const AddedToken& token : spec.added) {
+    if (token.lstrip || token.rstrip || token.single_word) {
+      log_warning("{}: llama.cpp takes \"{}\" without the white space rule of its added token",
+                  spec.place, token.content);
+    }
+  }
+  for (const PreTokenizerStep& step : spec.pre_tokenizer) {
+    const auto* metaspace = std::get_if<MetaspaceStep>(&step);
+    if (metaspace != nullptr && metaspace->prepend != PrependScheme::kNever) {
+      log_warning("{}: llama.cpp puts a space before the first word even where the text has one",
+                  spec.place);
+    }
+  }
+}
+
 void add_gguf_vocabulary(const TokenizerSpec& spec, std::size_t num_tokens, GgufKeys& keys) {
   std::vector<std::string> texts;
   std::vector<std::int32_t> types;
@@ -256,6 +273,7 @@ GgufKeys make_gguf_keys(const TokenizerSpec& spec, std::int64_t num_tokens) {
     fail(ErrorKind::kFormat, "{}: {} tokens, but the model's embedding has {} rows", spec.place,
          spec.tokens.size(), num_tokens);
   }
+  warn_of_differences(spec);
   GgufKeys keys;
   const auto rows = static_cast<std::size_t>(num_tokens);
   if (spec.byte_level) {
@@ -270,6 +288,12 @@ GgufKeys make_gguf_keys(const TokenizerSpec& spec, std::int64_t num_tokens) {
     add_gguf_merges(spec, keys);
   } else {
     const SpaceRule rule = space_rule_of(spec);
+    if (!spec.byte_fallback) {
+      fail(
+          ErrorKind::kFormat,
+          "{}: byte_fallback is off, but llama.cpp always spells unknown characters by their bytes",
+          spec.place);
+    }
     if (!rule.is_sentencepiece) {
       fail(ErrorKind::kFormat,
            "{}: neither byte-level nor SentencePiece-style (spaces as U+2581), so llama.cpp has no "

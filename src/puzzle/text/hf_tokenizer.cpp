@@ -265,6 +265,14 @@ TokenizerSpec load_hf_tokenizer(const std::filesystem::path& path) {
   spec.decoder = parse_decoder(member_or_null(root, "decoder"), spec.place);
   spec.byte_level = !spec.pre_tokenizer.empty() &&
                     std::holds_alternative<ByteLevelStep>(spec.pre_tokenizer.back());
+  if (spec.byte_level && spec.unk) {
+    // GPT-2's "<|endoftext|>" serves as unknown token too; it stays a control token.
+    VocabToken& unk = spec.tokens[static_cast<std::size_t>(*spec.unk)];
+    const bool is_special = std::any_of(spec.added.begin(), spec.added.end(), [&](const auto& a) {
+      return a.special && a.id == *spec.unk;
+    });
+    unk.kind = is_special ? TokenKind::kControl : unk.kind;
+  }
   TokenTemplate around = parse_post_processor(member_or_null(root, "post_processor"), spec.place);
   spec.prefix = std::move(around.prefix);
   spec.suffix = std::move(around.suffix);

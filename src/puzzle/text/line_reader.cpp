@@ -17,14 +17,6 @@ namespace {
 
 constexpr std::size_t kReadBytes = std::size_t{1} << 18;
 
-struct FileCloser {
-  void operator()(std::FILE* file) const { (void)std::fclose(file); }
-};
-
-struct StreamFreer {
-  void operator()(ZSTD_DStream* stream) const { ZSTD_freeDStream(stream); }
-};
-
 }  // namespace
 
 // The file's bytes, decompressed if need be.
@@ -53,6 +45,14 @@ class LineReader::Source {
   }
 
  private:
+  struct FileCloser {
+    void operator()(std::FILE* file) const { (void)std::fclose(file); }
+  };
+
+  struct StreamFreer {
+    void operator()(ZSTD_DStream* stream) const { ZSTD_freeDStream(stream); }
+  };
+
   std::size_t read_file(char* to, std::size_t bytes) {
     const std::size_t count = std::fread(to, 1, bytes, file_.get());
     if (count < bytes && std::ferror(file_.get()) != 0) {
