@@ -240,6 +240,25 @@ void read_token_names(const std::filesystem::path& folder, const Json& config,
   spec.eos = spec.eos ? spec.eos : find_id("eos_token_id");
 }
 
+void read_steps(const Json& root, TokenizerSpec& spec) {
+  spec.normalizer = parse_normalizer(member_or_null(root, "normalizer"), spec.place);
+  spec.pre_tokenizer = parse_pre_tokenizer(member_or_null(root, "pre_tokenizer"), spec.place);
+  spec.decoder = parse_decoder(member_or_null(root, "decoder"), spec.place);
+  spec.byte_level = !spec.pre_tokenizer.empty() &&
+                    std::holds_alternative<ByteLevelStep>(spec.pre_tokenizer.back());
+  if (spec.byte_level && spec.unk) {
+    // GPT-2's "<|endoftext|>" serves as unknown token too; it stays a control token.
+    VocabToken& unk = spec.tokens[static_cast<std::size_t>(*spec.unk)];
+    const bool is_special = std::any_of(spec.added.begin(), spec.added.end(), [&](const auto& a) {
+      return a.special && a.id == *spec.unk;
+    });
+    unk.kind = is_special ? TokenKind::kControl : unk.kind;
+  }
+  TokenTemplate around = parse_post_processor(member_or_null(root, "post_processor"), spec.place);
+  spec.prefix = std::move(around.prefix);
+  spec.suffix = std::move(around.suffix);
+}
+
 }  // namespace
 
 TokenizerSpec load_hf_tokenizer(const std::filesystem::path& path) {
@@ -260,22 +279,7 @@ TokenizerSpec load_hf_tokenizer(const std::filesystem::path& path) {
       add_token(token, json_int(token, "id", spec.place), spec);
     }
   }
-  spec.normalizer = parse_normalizer(member_or_null(root, "normalizer"), spec.place);
-  spec.pre_tokenizer = parse_pre_tokenizer(member_or_null(root, "pre_tokenizer"), spec.place);
-  spec.decoder = parse_decoder(member_or_null(root, "decoder"), spec.place);
-  spec.byte_level = !spec.pre_tokenizer.empty() &&
-                    std::holds_alternative<ByteLevelStep>(spec.pre_tokenizer.back());
-  if (spec.byte_level && spec.unk) {
-    // GPT-2's "<|endoftext|>" serves as unknown token too; it stays a control token.
-    VocabToken& unk = spec.tokens[static_cast<std::size_t>(*spec.unk)];
-    const bool is_special = std::any_of(spec.added.begin(), spec.added.end(), [&](const auto& a) {
-      return a.special && a.id == *spec.unk;
-    });
-    unk.kind = is_special ? TokenKind::kControl : unk.kind;
-  }
-  TokenTemplate around = parse_post_processor(member_or_null(root, "post_processor"), spec.place);
-  spec.prefix = std::move(around.prefix);
-  spec.suffix = std::move(around.suffix);
+  read_steps(root, spec);
 
   const std::filesystem::path config_path = folder / "tokenizer_config.json";
   const Json config = load_if_present(config_path);
