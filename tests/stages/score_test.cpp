@@ -15,10 +15,10 @@
 namespace puzzle {
 namespace {
 
-using RowName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
+using ScoreName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
 
-std::map<RowName, ScoreRow> by_name(const std::vector<ScoreRow>& rows) {
-  std::map<RowName, ScoreRow> named;
+std::map<ScoreName, ScoreRow> scores_by_name(const std::vector<ScoreRow>& rows) {
+  std::map<ScoreName, ScoreRow> named;
   for (const ScoreRow& row : rows) {
     named[{row.layer, row.block, row.metric}] = row;
   }
@@ -44,8 +44,8 @@ ScoreOptions with_pairs(const std::vector<std::string>& pairs = {"kv1/w32", "1:k
 }
 
 void expect_same_rows(const RunDb& got, const RunDb& want, double tolerance) {
-  const auto rows = by_name(got.scores());
-  const auto expected = by_name(want.scores());
+  const auto rows = scores_by_name(got.scores());
+  const auto expected = scores_by_name(want.scores());
   ASSERT_EQ(rows.size(), expected.size());
   for (const auto& [name, row] : expected) {
     ASSERT_TRUE(rows.contains(name));
@@ -85,7 +85,7 @@ TEST(Score, EveryCandidateEqualsAPassThroughTheWholeModifiedModel) {
   // Four attention and four FFN variants per layer, the pair in all three, one more in layer 1.
   EXPECT_EQ(result.num_candidates, 3 * (4 + 4 + 1) + 1);
   EXPECT_EQ(result.num_scored_now, result.num_candidates);
-  const auto rows = by_name(run.db.scores());
+  const auto rows = scores_by_name(run.db.scores());
   ASSERT_EQ(std::ssize(rows), 3 * result.num_candidates);
   double largest_kl = 0.0;
   double smallest_kl = 1e9;
@@ -261,10 +261,11 @@ TEST(Score, DocumentsDoNotSeeEachOtherWhereTheDataSaysSo) {
       begin = end;
     }
   }
-  const auto rows = by_name(run.db.scores());
+  const auto rows = scores_by_name(run.db.scores());
   const double found = rows.at({1, block.name(), "kl"}).value;
   EXPECT_NEAR(found, kl / (12.0 * 16.0), 1e-4);
-  EXPECT_GT(std::abs(found - by_name(open.db.scores()).at({1, block.name(), "kl"}).value), 1e-3);
+  EXPECT_GT(std::abs(found - scores_by_name(open.db.scores()).at({1, block.name(), "kl"}).value),
+            1e-3);
 }
 
 TEST(Score, RefusesWhatItCannotScore) {
