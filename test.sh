@@ -9,6 +9,6 @@ tools/build.sh release
 # Two tests at once on two cores; a waiting OpenMP thread must not burn the other test's core.
 export OMP_WAIT_POLICY=PASSIVE
 status=0
-ctest --test-dir build -j "$(nproc)" --output-on-failure --no-tests=error || status=$?
+ctest --test-dir build -LE slow -j "$(nproc)" --output-on-failure --no-tests=error || status=$?
 .venv/bin/python tools/list_skips.py build/Testing/Temporary/LastTest.log
 exit "$status"
