@@ -22,8 +22,9 @@ test-sanitize:  ## layers above the torch line under AddressSanitizer and UBSan
 bench:  ## timings; needs an idle machine
 	@tools/setup.sh --with-tests --with-parent
 	@tools/build.sh bench
+	@.venv/bin/python bench/forward_vs_transformers.py
 	@for program in build/bench/bench_*; do \
-	  if [ -x "$$program" ] && [ -f "$$program" ]; then \
+	  if [ -x "$$program" ] && [ -f "$$program" ] && [ "$$program" != build/bench/bench_forward ]; then \
 	    echo "== $$program"; OMP_WAIT_POLICY=PASSIVE "$$program" || exit 1; fi; done
 
 format:
