@@ -9,8 +9,12 @@ tools/setup.sh --with-server --with-parent --with-corpus
 tools/build.sh release puzzle
 
 export OMP_WAIT_POLICY=PASSIVE
-build/puzzle plan recipes/smollm2-cpu.yaml
-build/puzzle run recipes/smollm2-cpu.yaml "$@"
+options=("$@")
+if [[ ${DEMO:-} == long ]]; then
+  options+=(--set compare_distilled=true)
+fi
+build/puzzle plan recipes/smollm2-cpu.yaml "${options[@]}"
+build/puzzle run recipes/smollm2-cpu.yaml "${options[@]}"
 echo
 echo "report:  runs/smollm2-cpu/report.html"
 echo "child:   runs/smollm2-cpu/exports/child.gguf  (any llama.cpp: llama-cli -m …)"

@@ -85,6 +85,17 @@ struct Elsewhere {
   RunContext context;
 };
 
+// Training states below a run folder's children/.
+std::vector<std::filesystem::path> training_folders(const std::filesystem::path& run) {
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(run / "children")) {
+    if (entry.path().extension().string().starts_with(".training-")) {
+      found.push_back(entry.path());
+    }
+  }
+  return found;
+}
+
 // A group of one in which the process "dies", or gets a signal, at the nth collective.
 class DyingCommunicator final : public Communicator {
  public:
@@ -229,7 +240,7 @@ TEST(DistillChild, LowersTheHeldOutKlAndReportsThatOfTheFolder) {
   EXPECT_NEAR(result.kl_after, run.naive_kl(result.folder), 1e-5);
   EXPECT_LT(result.kl_after, 0.95 * result.kl_before);
   EXPECT_GT(result.best_step, 0);
-  EXPECT_FALSE(std::filesystem::exists(run.folder / "children/child.training"));
+  EXPECT_TRUE(training_folders(run.folder.path()).empty());
   EXPECT_EQ(read_text_file(result.folder / "tokenizer.json"), "{}");
   for (const auto& [name, tensor] : tensors_of(run.parent.weights)) {
     EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
@@ -283,13 +294,13 @@ TEST(DistillChild, AFinishedRunIsNotDoneAgain) {
   ChildRun run;
   const DistillChildResult first = run.run(usual_options());
   // A state that a process killed at the very end left behind goes.
-  make_folder(run.folder / "children/child.training");
+  make_folder(run.folder / ("children/child.training-" + first.key.substr(0, 8)));
   std::filesystem::remove(first.folder / "model.safetensors");
   DistillChildOptions options = usual_options();
   options.save_every_s = 7.0;
   const DistillChildResult second = run.run(options);
   EXPECT_FALSE(std::filesystem::exists(first.folder / "model.safetensors"));
-  EXPECT_FALSE(std::filesystem::exists(run.folder / "children/child.training"));
+  EXPECT_TRUE(training_folders(run.folder.path()).empty());
   EXPECT_EQ(second.key, first.key);
   EXPECT_EQ(second.kl_before, first.kl_before);
   EXPECT_EQ(second.kl_after, first.kl_after);
@@ -420,18 +431,34 @@ TEST(DistillChild, KilledAnywhereItGoesOnToTheSameBytes) {
   }
 }
 
-TEST(DistillChild, AStateOfOtherOptionsIsRefused) {
+TEST(DistillChild, AChangedOptionStartsAnewAndLeavesTheOtherStateAlone) {
   ChildRun run;
-  DistillChildOptions options = usual_options();
-  options.save_every_s = 1e-9;
+  const DistillChildOptions options = [] {
+    DistillChildOptions o = usual_options();
+    o.save_every_s = 1e-9;
+    return o;
+  }();
+  DistillChildOptions other = options;
+  other.kl_weight = 0.5;
+  Elsewhere whole(run.communicator, run.folder / "whole");
+  (void)run.run(options, whole.context);
+  const auto expected = whole.weights();
+  Elsewhere whole_other(run.communicator, run.folder / "whole-other");
+  (void)run.run(other, whole_other.context);
+
+  const std::filesystem::path path = run.folder / "killed";
   DyingCommunicator dying(12, /*by_signal=*/false);
-  Elsewhere first(dying, run.folder / "killed");
+  Elsewhere first(dying, path);
   EXPECT_THROW((void)run.run(options, first.context), std::runtime_error);
-  ASSERT_TRUE(
-      std::filesystem::exists(run.folder / "killed/children/child.training/state.safetensors"));
-  options.kl_weight = 0.5;
-  Elsewhere second(run.communicator, run.folder / "killed");
-  EXPECT_PUZZLE_ERROR((void)run.run(options, second.context), ErrorKind::kUsage, "child.training");
+  ASSERT_EQ(training_folders(path).size(), 1U);
+  ASSERT_TRUE(std::filesystem::exists(training_folders(path).front() / "state.safetensors"));
+  Elsewhere second(run.communicator, path);
+  (void)run.run(other, second.context);
+  EXPECT_EQ(second.weights(), whole_other.weights());
+  EXPECT_EQ(training_folders(path).size(), 1U) << "the first state is still there";
+  (void)run.run(options, second.context);
+  EXPECT_EQ(second.weights(), expected);
+  EXPECT_TRUE(training_folders(path).empty());
 }
 
 TEST(DistillChild, RefusesWhatTrainsNothing) {
@@ -474,7 +501,8 @@ TEST(DistillChildSignal, StopsAtTheNextStepAndGoesOnFromThere) {
   };
   EXPECT_EXIT(interrupted_run(), ::testing::ExitedWithCode(3), "");
   ::unsetenv("PUZZLE_TEST_RUN_FOLDER");
-  EXPECT_TRUE(std::filesystem::exists(path / "children/child.training/state.safetensors"));
+  ASSERT_EQ(training_folders(path).size(), 1U);
+  EXPECT_TRUE(std::filesystem::exists(training_folders(path).front() / "state.safetensors"));
   EXPECT_FALSE(std::filesystem::exists(path / "children/child"));
   Elsewhere second(run.communicator, path);
   const DistillChildResult resumed = run.run(options, second.context);

@@ -345,20 +345,6 @@ TEST(Evaluate, TwoRanksGiveTheResultOfOne) {
   }
 }
 
-TEST(Evaluate, WindowNllIsThatOfTheNextToken) {
-  EvaluateRun run;
-  const TokenBatch batch = run.validation->slice(0, 3);
-  const at::Tensor nll = window_nll(run.parent.weights, run.parent.geometry, batch);
-  for (std::int64_t w = 0; w < 3; ++w) {
-    const at::Tensor log_p = test::naive_log_probs(run.parent.weights, batch.tokens_BT[w]);
-    for (std::int64_t t = 0; t < 15; ++t) {
-      const auto next = batch.tokens_BT[w][t + 1].item<std::int64_t>();
-      EXPECT_NEAR(nll[w][t].item<double>(), -log_p[t][next].item<double>(), 1e-4);
-    }
-    EXPECT_EQ(nll[w][15].item<double>(), 0.0);
-  }
-}
-
 TEST(Evaluate, RefusesAnEmptyPartAndNonFiniteModels) {
   EvaluateRun run;
   const TokenPart empty("test", run.corpus.load(), {}, {16, true});

@@ -201,7 +201,7 @@ void add_clean(CLI::App& app, GlobalOptions& global, Action& selected) {
       }
       if (std::filesystem::exists(run / "children")) {
         for (const auto& entry : std::filesystem::directory_iterator(run / "children")) {
-          if (entry.path().extension() == ".training") {
+          if (entry.path().extension().string().starts_with(".training-")) {
             remove(entry.path());
           }
         }

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <string_view>
 #include <utility>
 
+#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/version.h"
@@ -57,6 +59,9 @@ SearchSpace space_of(const Architecture& architecture, const ModelSpec& parent) 
   return space;
 }
 
+// What `compare_distilled` adds to the name of a compared child.
+constexpr std::string_view kDistilledSuffix = "-distilled";
+
 std::string model_label(const std::string& name) {
   static const std::map<std::string, std::string> kLabels = {
       {"child", "Our child"},
@@ -68,8 +73,22 @@ std::string model_label(const std::string& name) {
       {"random", "Random child"},
       {"depth-only", "Depth-only child"},
       {"no-op-only", "No-op-only child"}};
+  if (name.ends_with(kDistilledSuffix)) {
+    return model_label(name.substr(0, name.size() - kDistilledSuffix.size())) +
+           ", after global distillation";
+  }
   const auto found = kLabels.find(name);
   return found == kLabels.end() ? name : found->second;
+}
+
+// Embedding and head that distillation left alone are held once for all children.
+void share_equal_ends(ModelWeights& child, const ModelWeights& parent) {
+  if (at::equal(child.embedding, parent.embedding)) {
+    child.embedding = parent.embedding;
+  }
+  if (at::equal(child.head, parent.head)) {
+    child.head = parent.head;
+  }
 }
 
 }  // namespace
@@ -224,25 +243,48 @@ Pipeline::Library Pipeline::paper_library(const Architecture& architecture) {
   return {result.folder, result.key};
 }
 
+std::vector<Pipeline::Compared> Pipeline::compared_children() {
+  std::vector<Compared> compared;
+  for (const std::string& name : recipe_.compare) {
+    const bool is_ours = name == "paper-init";
+    if (const FoundArchitecture* found = found_.find(is_ours ? "child" : name)) {
+      compared.push_back({name, found, is_ours ? paper_library(found->layers) : library_});
+    }
+  }
+  return compared;
+}
+
 void Pipeline::evaluate_stage() {
   std::vector<std::pair<std::string, ModelWeights>> children;
   std::vector<std::string> keys;
+  const auto add_trained = [&](const std::string& name, const std::filesystem::path& folder,
+                               const std::string& key) {
+    children.emplace_back(name, load_model(folder, context_->type));
+    share_equal_ends(children.back().second, parent_->weights);
+    keys.push_back(key);
+  };
+  const auto add_untrained = [&](const std::string& name, const Library& library,
+                                 const Architecture& layers) {
+    children.emplace_back(name, make_child(parent_->weights, library.folder, layers));
+    keys.push_back(child_weights_key(library.key, layers));
+  };
   const Architecture& ours = found_.find("child")->layers;
-  children.emplace_back("child", load_model(child_folder_, context_->type));
-  keys.push_back(child_key_);
+  add_trained("child", child_folder_, child_key_);
   if (recipe_.train_child) {
-    children.emplace_back("child-before", make_child(parent_->weights, library_.folder, ours));
-    keys.push_back(child_weights_key(library_.key, ours));
+    add_untrained("child-before", library_, ours);
   }
-  for (const std::string& name : recipe_.compare) {
-    const FoundArchitecture* found =
-        name == "paper-init" ? found_.find("child") : found_.find(name);
-    if (found == nullptr) {
-      continue;
+  for (const Compared& compared : compared_children()) {
+    add_untrained(compared.name, compared.library, compared.found->layers);
+    if (recipe_.compare_distilled) {
+      const AssembleResult start = assemble(
+          *context_, *parent_,
+          {compared.library.folder, compared.library.key, compared.found->layers, compared.name});
+      const std::string name = compared.name + std::string(kDistilledSuffix);
+      const DistillChildResult result =
+          distill_child(*context_, *parent_, {start.folder, start.key, name}, parts_->train,
+                        parts_->validation, recipe_.distill_child);
+      add_trained(name, result.folder, result.key);
     }
-    const Library library = name == "paper-init" ? paper_library(ours) : library_;
-    children.emplace_back(name, make_child(parent_->weights, library.folder, found->layers));
-    keys.push_back(child_weights_key(library.key, found->layers));
   }
   std::vector<NamedModel> models;
   for (std::size_t i = 0; i < children.size(); ++i) {
@@ -314,6 +356,9 @@ void Pipeline::record_models() {
     if (const FoundArchitecture* found =
             name == "paper-init" ? found_.find("child") : found_.find(name)) {
       add(name, "baseline", found->layers, found->name, "");
+      if (recipe_.compare_distilled) {
+        add(name + std::string(kDistilledSuffix), "baseline", found->layers, found->name, "");
+      }
     }
   }
   db_->put(rows);

@@ -38,6 +38,13 @@ class Pipeline {
     std::string key;
   };
 
+  // A child to compare ours with.
+  struct Compared {
+    std::string name;
+    const FoundArchitecture* found = nullptr;
+    Library library;
+  };
+
   void init_library_stage();
   void distill_blocks_stage();
   void score_stage();
@@ -51,6 +58,7 @@ class Pipeline {
   void report_stage();
 
   [[nodiscard]] Library paper_library(const Architecture& architecture);
+  [[nodiscard]] std::vector<Compared> compared_children();
   void record_models();
 
   Recipe recipe_;

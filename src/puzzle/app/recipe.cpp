@@ -27,6 +27,9 @@ void Recipe::visit(OptionList& list) {
            "Children at the same budgets to evaluate beside ours, before global distillation: "
            "paper-init is "
            "our architecture with the paper's initialisation, the others are search methods.");
+  list.add("compare_distilled", compare_distilled,
+           "Also run distill-child on each of them, as on our child and with the same tokens, and "
+           "evaluate the result.");
   list.section("data", data);
   list.section("scenario", scenario);
   list.section("search_space", search_space);
@@ -58,6 +61,9 @@ void validate(const Recipe& recipe, const ModelSpec& parent) {
   attempt([&] { (void)parse_export_target(recipe.search.target); });
   for (const std::string& budget : recipe.search.budgets) {
     attempt([&] { (void)parse_budget(budget); });
+  }
+  if (recipe.compare_distilled && (!recipe.train_child || recipe.compare.empty())) {
+    problems.emplace_back("compare_distilled needs train_child and something to compare");
   }
   if (recipe.data.window > parent.context_length) {
     problems.push_back(fmt::format("data.window is {}, the parent's context {}", recipe.data.window,

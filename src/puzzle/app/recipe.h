@@ -32,6 +32,7 @@ struct Recipe {
   bool train_blocks = true;  // distill-blocks
   bool train_child = true;   // distill-child
   std::vector<std::string> compare = {"paper-init", "uniform", "greedy"};
+  bool compare_distilled = false;
 
   DataOptions data;
   Scenario scenario;

@@ -24,7 +24,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kDistillChildVersion = 1;
+constexpr std::int64_t kDistillChildVersion = 2;
 
 std::string distill_child_key(const LoadedModel& parent, const DistillChildInput& input,
                               const TokenPart& train, const TokenPart& validation,
@@ -51,8 +51,10 @@ void check_distill_options(const DistillChildOptions& options, const TokenPart& 
   }
 }
 
-std::filesystem::path training_folder(const std::filesystem::path& child_folder) {
-  return child_folder.string() + ".training";
+// Of one key, so that a changed option starts anew and a changed mind finds the old state again.
+std::filesystem::path training_folder(const std::filesystem::path& child_folder,
+                                      const std::string& key) {
+  return fmt::format("{}.training-{}", child_folder.string(), key.substr(0, 8));
 }
 
 struct Progressed {
@@ -74,11 +76,12 @@ class DistillLoop {
         window_(train.window()),
         trainer_(parent, child, options),
         validation_(validation.first_tokens(options.validation_tokens)),
-        batches_(train, {.batch_windows = options.batch_windows,
-                         .order = BatchOrder::kShuffled,
-                         .seed = derive_seed(static_cast<std::uint64_t>(context.seed),
-                                             "distill-child/" + input.name)}),
-        folder_(training_folder(context.folder / "children" / input.name)),
+        batches_(train,
+                 {.batch_windows = options.batch_windows,
+                  .order = BatchOrder::kShuffled,
+                  // The same for every child, so that children compare on equal data.
+                  .seed = derive_seed(static_cast<std::uint64_t>(context.seed), "distill-child")}),
+        folder_(training_folder(context.folder / "children" / input.name, key_)),
         num_steps_(std::max<std::int64_t>(
             1, options.num_tokens / (options.batch_windows * train.window()))) {}
 
@@ -136,17 +139,16 @@ class DistillLoop {
   void start() {
     if (std::filesystem::exists(state_file())) {
       const auto metadata = trainer_.load_state(state_file(), &state_.step);
-      if (metadata.at("key") == key_) {
-        state_.best_step = std::stoll(metadata.at("best_step"));
-        state_.best_kl = std::stod(metadata.at("best_kl"));
-        state_.kl_before = std::stod(metadata.at("kl_before"));
-        load_window(metadata);
-        log_info("distill-child: {} goes on at step {} of {}", name_, state_.step, num_steps_);
-        return;
+      if (metadata.at("key") != key_) {
+        fail(ErrorKind::kFormat, "{}: holds the training state of another run; remove the folder",
+             folder_.string());
       }
-      fail(ErrorKind::kUsage,
-           "{}: a training state of other options; remove the folder to start {} anew",
-           folder_.string(), name_);
+      state_.best_step = std::stoll(metadata.at("best_step"));
+      state_.best_kl = std::stod(metadata.at("best_kl"));
+      state_.kl_before = std::stod(metadata.at("kl_before"));
+      load_window(metadata);
+      log_info("distill-child: {} goes on at step {} of {}", name_, state_.step, num_steps_);
+      return;
     }
     state_.kl_before = trainer_.validation_kl(validation_, context_.communicator);
     state_.best_kl = state_.kl_before;
@@ -307,7 +309,7 @@ std::optional<DistillChildResult> finished_result(RunContext& context, const std
       text = record->detail_json;
       // Left over if the run was killed between its record and its end.
       std::error_code ignored;
-      std::filesystem::remove_all(training_folder(folder), ignored);
+      std::filesystem::remove_all(training_folder(folder, key), ignored);
     }
   }
   text = context.communicator.broadcast_string(text, 0);

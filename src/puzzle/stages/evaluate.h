@@ -42,9 +42,4 @@ std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent
                                   const std::vector<NamedModel>& children, const TokenPart& test,
                                   const EvaluateOptions& options);
 
-// −log p of every token's successor, nats: [B, T] with 0 where a label is missing. Not for
-// gradients.
-[[nodiscard]] at::Tensor window_nll(const ModelWeights& model, const Geometry& geometry,
-                                    const TokenBatch& batch);
-
 }  // namespace puzzle

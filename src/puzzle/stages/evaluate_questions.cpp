@@ -1,0 +1,135 @@
+#include "puzzle/stages/evaluate_questions.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include "puzzle/base/progress.h"
+#include "puzzle/data/eval_batches.h"
+#include "puzzle/stages/evaluate_text.h"
+#include "puzzle/stages/evaluation_rows.h"
+
+namespace puzzle {
+namespace {
+
+// Scores of other ranks' questions are zero here, so that a sum over ranks completes them.
+void sum_over_ranks(Communicator& communicator, QuestionScores& scores) {
+  std::int64_t total = 0;
+  for (const auto& question : scores) {
+    total += std::ssize(question);
+  }
+  at::Tensor flat = at::zeros({total, 2}, at::TensorOptions(at::kDouble));
+  auto* data = flat.data_ptr<double>();
+  std::int64_t k = 0;
+  for (const auto& question : scores) {
+    for (const ChoiceScore& choice : question) {
+      data[2 * k] = choice.log_likelihood;
+      data[2 * k++ + 1] = choice.is_greedy ? 1.0 : 0.0;
+    }
+  }
+  communicator.all_reduce_sum(flat);
+  data = flat.data_ptr<double>();
+  k = 0;
+  for (auto& question : scores) {
+    for (ChoiceScore& choice : question) {
+      choice = {data[2 * k], data[2 * k + 1] > 0.5};
+      ++k;
+    }
+  }
+}
+
+bool is_right(const EvalSet& set, std::size_t q, const std::vector<ChoiceScore>& choices) {
+  if (set.kind == EvalKind::kLastWord) {
+    return choices.front().is_greedy;
+  }
+  const auto best = std::max_element(
+      choices.begin(), choices.end(),
+      [](const auto& a, const auto& b) { return a.log_likelihood < b.log_likelihood; });
+  return best - choices.begin() == set.questions[q].answer;
+}
+
+}  // namespace
+
+QuestionScores score_questions(RunContext& context, const ModelWeights& model,
+                               const Geometry& geometry, const EvalSet& set, Progress& progress) {
+  const c10::NoGradGuard no_grad;
+  QuestionScores scores(set.questions.size());
+  for (std::size_t q = 0; q < scores.size(); ++q) {
+    scores[q].resize(set.questions[q].choices.size());
+  }
+  const auto batches = make_eval_batches(set);
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    progress.advance(std::ssize(batches[i].rows));
+    if (static_cast<int>(i) % context.communicator.size() != context.communicator.rank()) {
+      continue;
+    }
+    const EvalBatch& batch = batches[i];
+    const at::Tensor labels = batch.labels_BT.reshape({-1}).to(context.device);
+    // Only the continuation's positions go through the head.
+    const at::Tensor wanted = labels.ge(0).nonzero().squeeze(1);
+    const at::Tensor hidden =
+        batch_hidden(model, geometry, batch.tokens_BT.to(context.device), at::Tensor())
+            .index_select(0, wanted);
+    const at::Tensor picked = labels.index_select(0, wanted);
+    const auto chunked = [&](std::int64_t first, std::int64_t count) {
+      return at::linear(hidden.narrow(0, first, count), model.head).to(at::kFloat);
+    };
+    at::Tensor nll =
+        at::zeros({labels.size(0)}, at::TensorOptions(context.device).dtype(at::kFloat));
+    at::Tensor is_top =
+        at::zeros({labels.size(0)}, at::TensorOptions(context.device).dtype(at::kBool));
+    constexpr std::int64_t kChunk = 256;
+    for (std::int64_t first = 0; first < wanted.size(0); first += kChunk) {
+      const std::int64_t count = std::min(kChunk, wanted.size(0) - first);
+      const at::Tensor logits = chunked(first, count);
+      const at::Tensor target = picked.narrow(0, first, count);
+      const at::Tensor index = wanted.narrow(0, first, count);
+      nll.index_copy_(0, index,
+                      -at::log_softmax(logits, -1).gather(1, target.unsqueeze(1)).squeeze(1));
+      is_top.index_copy_(0, index, logits.argmax(-1).eq(target));
+    }
+    add_choice_scores(batch, nll.to(at::kCPU).reshape(batch.labels_BT.sizes()),
+                      is_top.to(at::kCPU).reshape(batch.labels_BT.sizes()), scores);
+  }
+  if (context.communicator.size() > 1) {
+    sum_over_ranks(context.communicator, scores);
+  }
+  return scores;
+}
+
+std::vector<EvaluationRow> question_rows(const EvalSet& set, const QuestionScores& scores,
+                                         const QuestionScores* parent, const std::string& model,
+                                         const std::string& key) {
+  EvaluationRowWriter writer(key, model, set.name);
+  const EvalSummary summary = summarize_scores(set, scores);
+  writer.add("accuracy", summary.accuracy, summary.accuracy_stderr, summary.num_questions);
+  if (set.kind == EvalKind::kMultipleChoice) {
+    writer.add("accuracy_norm", summary.accuracy_per_byte, summary.accuracy_per_byte_stderr,
+               summary.num_questions);
+  }
+  writer.add("answer_nats", summary.answer_nats, summary.answer_nats_stderr, summary.num_questions);
+  if (parent != nullptr) {
+    const auto n = static_cast<double>(scores.size());
+    double sum = 0;
+    double square = 0;
+    for (std::size_t q = 0; q < scores.size(); ++q) {
+      const double d = static_cast<double>(is_right(set, q, scores[q])) -
+                       static_cast<double>(is_right(set, q, (*parent)[q]));
+      sum += d;
+      square += d * d;
+    }
+    const double mean = sum / n;
+    const double error = n > 1 ? std::sqrt(std::max(0.0, square / n - mean * mean) / (n - 1)) : 0.0;
+    writer.add("accuracy_minus_parent", mean, error, summary.num_questions);
+    const EvalSummary before = summarize_scores(set, *parent);
+    if (before.accuracy > 0) {
+      writer.add("retention", summary.accuracy / before.accuracy, error / before.accuracy,
+                 summary.num_questions);
+    }
+  }
+  return writer.rows();
+}
+
+}  // namespace puzzle

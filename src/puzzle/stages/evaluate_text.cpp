@@ -1,0 +1,154 @@
+#include "puzzle/stages/evaluate_text.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include "puzzle/base/progress.h"
+#include "puzzle/data/token_batches.h"
+#include "puzzle/stages/evaluation_rows.h"
+#include "puzzle/tensor/head_loss.h"
+
+namespace puzzle {
+namespace {
+
+constexpr const char* kTextTask = "held-out text";
+
+// Bytes of the tokens that each window has to predict, i.e. of its labels.
+std::vector<double> window_bytes(const Tokenizer& tokenizer, const TokenBatch& batch) {
+  std::vector<double> bytes;
+  for (std::int64_t b = 0; b < batch.num_windows(); ++b) {
+    const at::Tensor row = batch.labels_BT[b].to(at::kCPU, at::kInt).contiguous();
+    double sum = 0;
+    for (std::int64_t t = 0; t < row.size(0); ++t) {
+      const std::int32_t label = row.const_data_ptr<std::int32_t>()[t];
+      sum += label < 0 ? 0.0 : static_cast<double>(tokenizer.token_bytes(label).size());
+    }
+    bytes.push_back(sum);
+  }
+  return bytes;
+}
+
+at::Tensor sum_per_window(const at::Tensor& values, std::int64_t windows) {
+  return values.to(at::kDouble).reshape({windows, -1}).sum(-1).to(at::kCPU);
+}
+
+// What a batch gives for every model alike.
+struct BatchFacts {
+  at::Tensor num_labels;  // [B] fp64, host
+  std::vector<double> bytes;
+};
+
+class TextSums {
+ public:
+  // `nll` and the like: [B·T] as token_losses() gives them.
+  void add(const BatchFacts& facts, const at::Tensor& nll) {
+    const std::int64_t windows = facts.num_labels.size(0);
+    const at::Tensor sums = sum_per_window(nll, windows);
+    for (std::int64_t b = 0; b < windows; ++b) {
+      loss_.add(sums[b].item<double>(), facts.num_labels[b].item<double>());
+      bits_.add(sums[b].item<double>() / std::log(2.0), facts.bytes[static_cast<std::size_t>(b)]);
+    }
+  }
+
+  void add_against_parent(const BatchFacts& facts, const TokenLosses& losses) {
+    add(facts, losses.nll);
+    const std::int64_t windows = facts.num_labels.size(0);
+    const auto tokens = static_cast<double>(losses.nll.size(0)) / static_cast<double>(windows);
+    const at::Tensor differences = sum_per_window(losses.nll - losses.parent_nll, windows);
+    const at::Tensor kl = sum_per_window(losses.kl, windows);
+    const at::Tensor agree = sum_per_window(losses.top1_agree, windows);
+    for (std::int64_t b = 0; b < windows; ++b) {
+      difference_.add(differences[b].item<double>(), facts.num_labels[b].item<double>());
+      kl_.add(kl[b].item<double>(), tokens);
+      top1_.add(agree[b].item<double>(), tokens);
+    }
+  }
+
+  [[nodiscard]] std::vector<EvaluationRow> rows(const std::string& key, const std::string& model,
+                                                bool is_child, Communicator& communicator) const {
+    EvaluationRowWriter writer(key, model, kTextTask);
+    const auto mean = loss_.result(communicator);
+    writer.add("loss", mean);
+    writer.add("perplexity", std::exp(mean.value), std::exp(mean.value) * mean.standard_error,
+               mean.count);
+    writer.add("bits_per_byte", bits_.result(communicator));
+    if (is_child) {
+      const auto paired = difference_.result(communicator);
+      writer.add("loss_minus_parent", paired);
+      writer.add("kl", kl_.result(communicator));
+      writer.add("top1", top1_.result(communicator));
+      const double retention = std::exp(-paired.value);
+      writer.add("retention", retention, retention * paired.standard_error, paired.count);
+    }
+    return writer.rows();
+  }
+
+ private:
+  RatioOfSums loss_;
+  RatioOfSums difference_;
+  RatioOfSums bits_;
+  RatioOfSums kl_;
+  RatioOfSums top1_;
+};
+
+}  // namespace
+
+at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
+                        const at::Tensor& tokens_BT, const at::Tensor& mask) {
+  const at::Tensor x = embed(model, tokens_BT);
+  PassContext pass = make_pass(geometry, x.size(1), x.scalar_type(), x.device());
+  pass.mask = mask;
+  const at::Tensor last = apply_layers(model, geometry, x, pass, 0, model.spec.num_layers());
+  return final_hidden(model, last).reshape({-1, last.size(-1)});
+}
+
+std::vector<std::vector<EvaluationRow>> evaluate_text(
+    RunContext& context, const LoadedModel& parent, const std::vector<const NamedModel*>& models,
+    const std::vector<std::string>& keys, const TokenPart& part, std::int64_t batch_windows) {
+  const c10::NoGradGuard no_grad;
+  std::vector<TextSums> sums(models.size());
+  Progress progress("evaluate: text", part.num_windows() * (std::ssize(models) + 1), "passes");
+  const IndexRange share =
+      share_of(part.num_windows(), {context.communicator.rank(), context.communicator.size()});
+  for (std::int64_t first = share.begin; first < share.end; first += batch_windows) {
+    const std::int64_t count = std::min(batch_windows, share.end - first);
+    const TokenBatch batch = part.slice(first, count).to(context.device);
+    const at::Tensor mask = batch.attention_mask();
+    const at::Tensor labels = batch.labels_BT.reshape({-1});
+    const BatchFacts facts{sum_per_window(labels.ge(0), count),
+                           window_bytes(*parent.tokenizer, batch)};
+    const HeadInput p{batch_hidden(parent.weights, parent.geometry, batch.tokens_BT, mask),
+                      parent.weights.head};
+    progress.advance(count);
+    std::vector<HeadInput> children;
+    for (const NamedModel* model : models) {
+      if (model != nullptr) {
+        children.push_back({batch_hidden(*model->weights, parent.geometry, batch.tokens_BT, mask),
+                            model->weights->head});
+      }
+      progress.advance(count);
+    }
+    const std::vector<TokenLosses> losses = token_losses(&p, children, labels);
+    auto next = losses.begin();
+    for (std::size_t m = 0; m < models.size(); ++m) {
+      if (models[m] != nullptr) {
+        sums[m].add_against_parent(facts, *next++);
+      } else {
+        sums[m].add(facts, losses.empty() ? token_losses(nullptr, p, labels).nll
+                                          : losses.front().parent_nll);
+      }
+    }
+  }
+  std::vector<std::vector<EvaluationRow>> rows;
+  for (std::size_t m = 0; m < models.size(); ++m) {
+    const bool is_child = models[m] != nullptr;
+    rows.push_back(sums[m].rows(keys[m], is_child ? models[m]->name : "parent", is_child,
+                                context.communicator));
+  }
+  return rows;
+}
+
+}  // namespace puzzle

@@ -1,0 +1,22 @@
+// Parent and children on held-out text: loss, KL, agreement.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "puzzle/stages/evaluate.h"
+
+namespace puzzle {
+
+// One row set per model of `models` (null = the parent itself), in their order, with the keys of
+// the same places. The parent runs once per batch, whatever the number of children; windows are
+// split over ranks.
+[[nodiscard]] std::vector<std::vector<EvaluationRow>> evaluate_text(
+    RunContext& context, const LoadedModel& parent, const std::vector<const NamedModel*>& models,
+    const std::vector<std::string>& keys, const TokenPart& part, std::int64_t batch_windows);
+
+// After the final norm, [B·T, D]. An undefined mask is plain causal attention.
+[[nodiscard]] at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
+                                      const at::Tensor& tokens_BT, const at::Tensor& mask);
+
+}  // namespace puzzle
