@@ -53,5 +53,28 @@ TEST(HeldStates, SampledNormsAreThoseOfEveryNthWindow) {
   }
 }
 
+TEST(HeldStates, AreTheSameInMemoryOnDiskAndInBoth) {
+  for (const bool cross_documents : {true, false}) {
+    LibraryRun run(library_spec(), cross_documents);
+    const auto& layers = run.parent.weights.layers;
+    HeldStates in_memory(run.parent, *run.calibration, {}, 64);
+    EXPECT_EQ(in_memory.num_batches(), 10);
+    in_memory.advance(layers[0]);
+    const std::int64_t batch_bytes = 4 * 16 * 64 * 4;
+    EXPECT_EQ(in_memory.memory_bytes(), 10 * batch_bytes);
+    for (const std::int64_t kept : {0, 1, 9}) {
+      const StateMemory memory{kept * batch_bytes + 1, run.folder.path()};
+      HeldStates spilled(run.parent, *run.calibration, {}, 64, memory);
+      EXPECT_EQ(spilled.memory_bytes(), kept * batch_bytes);
+      spilled.advance(layers[0]);
+      EXPECT_EQ(spilled.sampled_norms(layers[1], 3), in_memory.sampled_norms(layers[1], 3));
+      for (std::int64_t batch = 0; batch < 10; ++batch) {
+        EXPECT_TRUE(at::equal(spilled.states(batch), in_memory.states(batch))) << batch;
+        EXPECT_EQ(spilled.pass(batch).mask.defined(), in_memory.pass(batch).mask.defined());
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace puzzle

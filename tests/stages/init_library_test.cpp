@@ -261,5 +261,16 @@ TEST(InitLibrary, RefusesWhatItCannotDo) {
   }
 }
 
+TEST(InitLibrary, StatesOnDiskChangeNothing) {
+  LibraryRun in_memory;
+  const InitLibraryResult want = in_memory.make({});
+  LibraryRun on_disk;
+  const InitLibraryResult got = on_disk.make({.state_memory_mib = 0});
+  EXPECT_EQ(got.key, want.key);
+  for (std::int64_t layer = 0; layer < 3; ++layer) {
+    EXPECT_EQ(on_disk.bytes(got, layer), in_memory.bytes(want, layer));
+  }
+}
+
 }  // namespace
 }  // namespace puzzle

@@ -22,8 +22,20 @@ struct AliveChannels {
   at::Tensor down_DA;     // W
 };
 
+at::Tensor checked_cholesky(const at::Tensor& matrix, const std::string& place) {
+  const auto [lower, info] = at::linalg_cholesky_ex(matrix);
+  if (info.item<int>() != 0) {
+    fail(ErrorKind::kNumeric,
+         "{}: the sums over FFN channels lose their positive definiteness while channels are "
+         "ordered; raise init_library.lambda",
+         place);
+  }
+  return lower;
+}
+
 // Leaves out the channels at positions `gone` and lets the others make up for them.
-AliveChannels eliminate(const AliveChannels& channels, const at::Tensor& gone) {
+AliveChannels eliminate(const AliveChannels& channels, const at::Tensor& gone,
+                        const std::string& place) {
   const std::int64_t num_alive = channels.alive_A.size(0);
   at::Tensor is_kept = at::ones({num_alive}, gone.options().dtype(at::kBool));
   is_kept.index_fill_(0, gone, 0);
@@ -31,7 +43,7 @@ AliveChannels eliminate(const AliveChannels& channels, const at::Tensor& gone) {
 
   const at::Tensor gone_rows = channels.inverse_AA.index_select(0, gone);
   const at::Tensor coupling = gone_rows.index_select(1, kept);  // H_rem,keep
-  const at::Tensor lower = at::linalg_cholesky(gone_rows.index_select(1, gone));
+  const at::Tensor lower = checked_cholesky(gone_rows.index_select(1, gone), place);
   const at::Tensor solved = at::cholesky_solve(coupling, lower);  // (H_rem,rem)⁻¹ H_rem,keep
 
   AliveChannels next;
@@ -44,7 +56,7 @@ AliveChannels eliminate(const AliveChannels& channels, const at::Tensor& gone) {
 }
 
 // int64 [F], survivors first.
-at::Tensor elimination_order(AliveChannels channels) {
+at::Tensor elimination_order(AliveChannels channels, const std::string& place) {
   std::vector<at::Tensor> given_up;  // the last group first in the end; each dearest first
   while (channels.alive_A.size(0) > 1) {
     const std::int64_t num_alive = channels.alive_A.size(0);
@@ -52,7 +64,7 @@ at::Tensor elimination_order(AliveChannels channels) {
     const at::Tensor cost = channels.down_DA.square().sum(0) / channels.inverse_AA.diagonal();
     const at::Tensor gone = std::get<1>(cost.topk(group, 0, /*largest=*/false, /*sorted=*/true));
     given_up.push_back(channels.alive_A.index_select(0, gone).flip(0));
-    channels = eliminate(channels, gone);
+    channels = eliminate(channels, gone, place);
   }
   given_up.push_back(channels.alive_A);
   std::reverse(given_up.begin(), given_up.end());
@@ -73,10 +85,11 @@ FfnOrder order_ffn_channels(const at::Tensor& xx_FF, const at::Tensor& down_DF, 
   FfnOrder order;
   order.lambda = factor.lambda;
   order.channels = elimination_order({at::arange(width, xx_FF.options().dtype(at::kLong)),
-                                      at::cholesky_inverse(factor.lower), down});
+                                      at::cholesky_inverse(factor.lower), down},
+                                     place);
   at::Tensor permuted = xx_FF.index_select(0, order.channels).index_select(1, order.channels);
   permuted.diagonal().add_(factor.ridge);
-  order.lower = at::linalg_cholesky(permuted);
+  order.lower = checked_cholesky(permuted, place);
   order.target = at::mm(order.lower.t(), down.index_select(1, order.channels).t());
   return order;
 }

@@ -20,8 +20,8 @@ struct PlannedStudent {
 };
 
 // Decoupled: every variant of the space that has weights and is not the parent's own, attention
-// first. Coupled: the pairs that the layer's space holds. One list per layer; empty where there is
-// nothing to train. Throws Error(kUsage) as distill_blocks says for pairs.
+// first. Coupled: the pairs that the layer takes (named_pairs.h). One list per layer; empty where
+// there is nothing to train. Throws Error(kUsage) as distill_blocks says for pairs.
 [[nodiscard]] std::vector<std::vector<PlannedStudent>> plan_students(
     const ModelSpec& parent, const SearchSpace& space, const DistillBlocksOptions& options);
 

@@ -121,11 +121,14 @@ at::Tensor BlockStudent::train_step(const SharedBatch& batch, double factor) {
   return loss.detach();
 }
 
-void BlockStudent::add_errors(const SharedBatch& batch, StudentErrors& before,
-                              StudentErrors& after) const {
+void BlockStudent::add_errors(const SharedBatch& batch, StudentErrors& errors) const {
   const c10::NoGradGuard no_grad;
-  before.add(batch, output(start_, batch));
-  after.add(batch, output(block_, batch));
+  errors.add(batch, output(block_, batch));
+}
+
+void BlockStudent::add_start_errors(const SharedBatch& batch, StudentErrors& errors) const {
+  const c10::NoGradGuard no_grad;
+  errors.add(batch, output(start_, batch));
 }
 
 }  // namespace puzzle

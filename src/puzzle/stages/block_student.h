@@ -67,8 +67,9 @@ class BlockStudent {
   // on the device.
   at::Tensor train_step(const SharedBatch& batch, double factor);
 
-  // Adds the errors of the starting weights to `before`, of the present ones to `after`.
-  void add_errors(const SharedBatch& batch, StudentErrors& before, StudentErrors& after) const;
+  // Add the errors of the present weights, or of the starting ones, to `errors`.
+  void add_errors(const SharedBatch& batch, StudentErrors& errors) const;
+  void add_start_errors(const SharedBatch& batch, StudentErrors& errors) const;
 
  private:
   // One half with its own optimiser; a pair has two, each at the rate of its kind.

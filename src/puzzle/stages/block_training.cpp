@@ -13,14 +13,21 @@
 namespace puzzle {
 namespace {
 
-TrainingPoint read_point(std::int64_t step, std::int64_t num_steps, std::vector<at::Tensor>& sums) {
-  TrainingPoint point{.step = step, .losses = {}};
-  for (at::Tensor& sum : sums) {
-    point.losses.push_back(sum.item<double>() / static_cast<double>(num_steps));
-    sum = at::Tensor();
-  }
-  return point;
+SharedBatch run_batch(const LayerTask& task, const HeldStates& states, std::int64_t index) {
+  return run_shared(task.parent, task.geometry, states.states(index), states.pass(index),
+                    task.loss);
 }
+
+// What held-out sums are divided by.
+struct HeldOutNorms {
+  double loss = 0.0;
+  double error = 0.0;
+
+  void add(const SharedBatch& batch) {
+    loss += batch.target.denominator().item<double>();
+    error += batch.delta_norm2.item<double>();
+  }
+};
 
 double held_out_fraction(const at::Tensor& sum, double whole) {
   const double part = sum.item<double>();
@@ -28,66 +35,113 @@ double held_out_fraction(const at::Tensor& sum, double whole) {
                              : std::numeric_limits<double>::infinity();
 }
 
+HeldOutErrors held_out_errors(const StudentErrors& sums, const HeldOutNorms& norms) {
+  return {held_out_fraction(sums.loss_numerator, norms.loss),
+          held_out_fraction(sums.error2, norms.error)};
+}
+
+// The curves of all students, point by point.
+class CurveRecorder {
+ public:
+  CurveRecorder(const std::vector<BlockStudent>& students, const LayerTask& task,
+                const TrainingPlan& plan, const HeldStates& held_out)
+      : students_(students),
+        task_(task),
+        num_batches_(std::min(plan.curve_batches, held_out.num_batches())),
+        held_out_(held_out),
+        loss_sums_(students.size()),
+        curves_(students.size()) {}
+
+  void add_loss(std::size_t student, const at::Tensor& loss) {
+    at::Tensor& sum = loss_sums_[student];
+    sum = sum.defined() ? sum + loss : loss;
+  }
+
+  // Reads the device: once per student.
+  void add_point(std::int64_t step) {
+    std::vector<StudentErrors> errors(students_.size());
+    HeldOutNorms norms;
+    for (std::int64_t index = 0; index < num_batches_ && !students_.empty(); ++index) {
+      const SharedBatch batch = run_batch(task_, held_out_, index);
+      norms.add(batch);
+      for (std::size_t i = 0; i < students_.size(); ++i) {
+        students_[i].add_errors(batch, errors[i]);
+      }
+    }
+    for (std::size_t i = 0; i < students_.size(); ++i) {
+      const double loss = loss_sums_[i].defined() ? loss_sums_[i].item<double>() /
+                                                        static_cast<double>(step - last_step_)
+                                                  : std::numeric_limits<double>::quiet_NaN();
+      loss_sums_[i] = at::Tensor();
+      curves_[i].push_back({step, loss, held_out_errors(errors[i], norms)});
+    }
+    last_step_ = step;
+  }
+
+  [[nodiscard]] std::vector<std::vector<CurvePoint>> take() { return std::move(curves_); }
+
+ private:
+  const std::vector<BlockStudent>& students_;
+  const LayerTask& task_;
+  std::int64_t num_batches_;
+  const HeldStates& held_out_;
+  std::int64_t last_step_ = 0;
+  std::vector<at::Tensor> loss_sums_;  // fp64 scalars on the device, since the last point
+  std::vector<std::vector<CurvePoint>> curves_;
+};
+
 }  // namespace
 
-std::vector<TrainingPoint> train_students(
+std::vector<std::vector<CurvePoint>> train_students(
     std::vector<BlockStudent>& students, const LayerTask& task, const TrainingPlan& plan,
-    HeldStates& states, const std::function<void(std::int64_t windows)>& advance) {
+    HeldStates& states, const HeldStates& held_out,
+    const std::function<void(std::int64_t windows)>& advance) {
   const std::int64_t num_steps = plan.epochs * states.num_batches();
-  std::vector<TrainingPoint> points;
-  std::vector<at::Tensor> sums(students.size());
-  std::int64_t point_step = 0;
+  CurveRecorder curves(students, task, plan, held_out);
+  curves.add_point(0);
   std::int64_t step = 0;
   for (std::int64_t epoch = 0; epoch < plan.epochs; ++epoch) {
     const std::uint64_t seed = derive_seed(plan.seed, fmt::format("epoch {}", epoch));
     for (const std::int64_t index : random_order(states.num_batches(), seed)) {
-      const SharedBatch batch = run_shared(task.parent, task.geometry, states.states(index),
-                                           states.pass(index), task.loss);
+      const SharedBatch batch = run_batch(task, states, index);
       if (epoch + 1 == plan.epochs) {
         states.replace(index, batch.target.output());
       }
       const double factor = schedule_factor(plan.schedule, step, num_steps);
       for (std::size_t i = 0; i < students.size(); ++i) {
-        const at::Tensor loss = students[i].train_step(batch, factor);
-        sums[i] = sums[i].defined() ? sums[i] + loss : loss;
+        curves.add_loss(i, students[i].train_step(batch, factor));
       }
       ++step;
       if (step % plan.curve_every == 0 || step == num_steps) {
-        points.push_back(read_point(step, step - point_step, sums));
-        point_step = step;
+        curves.add_point(step);
       }
       advance(states.num_windows(index));
     }
   }
-  return points;
+  return curves.take();
 }
 
 std::vector<StudentVerdict> judge_students(const std::vector<BlockStudent>& students,
                                            const LayerTask& task, HeldStates& states) {
   std::vector<StudentErrors> before(students.size());
   std::vector<StudentErrors> after(students.size());
-  double loss_denominator = 0.0;
-  double delta_norm2 = 0.0;
+  HeldOutNorms norms;
   for (std::int64_t index = 0; index < states.num_batches(); ++index) {
-    const SharedBatch batch =
-        run_shared(task.parent, task.geometry, states.states(index), states.pass(index), task.loss);
+    const SharedBatch batch = run_batch(task, states, index);
     for (std::size_t i = 0; i < students.size(); ++i) {
-      students[i].add_errors(batch, before[i], after[i]);
+      students[i].add_start_errors(batch, before[i]);
+      students[i].add_errors(batch, after[i]);
     }
-    loss_denominator += batch.target.denominator().item<double>();
-    delta_norm2 += batch.delta_norm2.item<double>();
+    norms.add(batch);
     states.replace(index, batch.target.output());
   }
-  if (!std::isfinite(delta_norm2) || !std::isfinite(loss_denominator)) {
+  if (!std::isfinite(norms.loss) || !std::isfinite(norms.error)) {
     fail(ErrorKind::kNumeric, "{}: the parent's outputs are not finite; are its weights sound?",
          task.place);
   }
   std::vector<StudentVerdict> verdicts;
   for (std::size_t i = 0; i < students.size(); ++i) {
-    verdicts.push_back({held_out_fraction(before[i].loss_numerator, loss_denominator),
-                        held_out_fraction(after[i].loss_numerator, loss_denominator),
-                        held_out_fraction(before[i].error2, delta_norm2),
-                        held_out_fraction(after[i].error2, delta_norm2)});
+    verdicts.push_back({held_out_errors(before[i], norms), held_out_errors(after[i], norms)});
   }
   return verdicts;
 }

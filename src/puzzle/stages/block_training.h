@@ -22,29 +22,39 @@ struct LayerTask {
 
 struct TrainingPlan {
   std::int64_t epochs = 1;
-  std::uint64_t seed = 0;  // of the order of batches in each epoch
-  std::int64_t curve_every = 10;
+  std::uint64_t seed = 0;          // of the order of batches in each epoch
+  std::int64_t curve_every = 10;   // steps between two points
+  std::int64_t curve_batches = 1;  // held-out batches behind a point
   ScheduleOptions schedule;
 };
 
-struct TrainingPoint {
-  std::int64_t step = 0;       // steps taken
-  std::vector<double> losses;  // of each student, mean over the steps since the last point
+// Infinite where not finite.
+struct HeldOutErrors {
+  double loss = 0.0;
+  double error = 0.0;  // residual-free
+};
+
+struct CurvePoint {
+  std::int64_t step = 0;   // steps taken
+  double loss = 0.0;       // mean over the steps since the last point; NaN before the first step
+  HeldOutErrors held_out;  // of the weights after `step` steps, on the first `curve_batches`
 };
 
 // Each batch of `states`, which enter the layer, goes through the parent once per epoch, and every
-// student takes a step from it; afterwards `states` are the parent's outputs. `advance` is called
-// with the windows of every batch done. Reads the device once per point and student.
-[[nodiscard]] std::vector<TrainingPoint> train_students(
+// student takes a step from it; afterwards `states` are the parent's outputs. `held_out` are other
+// states that enter the layer; they stay. `advance` is called with the windows of every batch done.
+// Returns each student's curve, whose first point is the start and whose last the end.
+[[nodiscard]] std::vector<std::vector<CurvePoint>> train_students(
     std::vector<BlockStudent>& students, const LayerTask& task, const TrainingPlan& plan,
-    HeldStates& states, const std::function<void(std::int64_t windows)>& advance);
+    HeldStates& states, const HeldStates& held_out,
+    const std::function<void(std::int64_t windows)>& advance);
 
-// On held-out tokens, at the start and after training; infinite where not finite.
+// On held-out tokens, at the start and after training.
 struct StudentVerdict {
-  double loss_before = 0.0, loss_after = 0.0;
-  double error_before = 0.0, error_after = 0.0;  // residual-free
+  HeldOutErrors before;
+  HeldOutErrors after;
 
-  [[nodiscard]] bool keeps_training() const { return loss_after < loss_before; }
+  [[nodiscard]] bool keeps_training() const { return after.loss < before.loss; }
 };
 
 // Replaces `states` by the parent's outputs. Throws Error(kNumeric) where those are not finite.

@@ -13,22 +13,31 @@
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
-#include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/stages/block_plan.h"
+#include "puzzle/stages/block_ranks.h"
 #include "puzzle/stages/block_student.h"
 #include "puzzle/stages/block_training.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/library.h"
+#include "puzzle/tensor/with_place.h"
 
 namespace puzzle {
 namespace {
 
-// Raise when the same inputs give other weights or rows.
-constexpr int kDistillBlocksVersion = 1;
 constexpr const char* kDistillBlocksStage = "distill-blocks";
 constexpr const char* kInitMetadata = "puzzle.init";  // as init-library writes it
+
+// Of each layer of a library that distill-blocks makes.
+std::vector<std::string> layer_keys_of(const std::string& library_key, std::int64_t num_layers) {
+  std::vector<std::string> keys;
+  for (std::int64_t layer = 0; layer < num_layers; ++layer) {
+    KeyBuilder key;
+    keys.push_back(key.add("library", library_key).add("layer", layer).key());
+  }
+  return keys;
+}
 
 class BlockDistiller {
  public:
@@ -48,14 +57,14 @@ class BlockDistiller {
   void skip_layer(std::int64_t layer, Progress& progress);
   [[nodiscard]] LayerLibrary load_layer(std::int64_t layer) const;
   [[nodiscard]] std::string init_of_layer(std::int64_t layer) const;
-  [[nodiscard]] std::vector<BlockStudent> make_students(std::int64_t layer,
-                                                        const LayerLibrary& library) const;
-  void record(std::int64_t layer, LayerLibrary library, const std::vector<BlockStudent>& students,
-              const std::vector<StudentVerdict>& verdicts, const Stopwatch& watch);
-  [[nodiscard]] VariantRow variant_row(std::int64_t layer, const BlockStudent& student,
-                                       const StudentVerdict& verdict) const;
-  void add_point(std::int64_t layer, const std::string& name, const std::string& metric,
-                 std::int64_t step, double value);
+  [[nodiscard]] std::vector<TrainedVariant> untrained(std::int64_t layer,
+                                                      const LayerLibrary& library) const;
+  void train(std::int64_t layer, std::vector<TrainedVariant>& variants, Progress& progress);
+  void record(std::int64_t layer, LayerLibrary library, const std::vector<TrainedVariant>& variants,
+              const Stopwatch& watch);
+  [[nodiscard]] VariantRow variant_row(std::int64_t layer, const TrainedVariant& variant) const;
+  void add_curve(std::int64_t layer, const TrainedVariant& variant,
+                 std::vector<CurveRow>& rows) const;
 
   [[nodiscard]] const LayerWeights& parent_layer(std::int64_t layer) const {
     return parent_.weights.layers[static_cast<std::size_t>(layer)];
@@ -84,7 +93,6 @@ class BlockDistiller {
   std::vector<std::vector<PlannedStudent>> plan_;
   std::optional<HeldStates> train_states_;
   std::optional<HeldStates> validation_states_;
-  std::vector<CurveRow> curves_;  // of the layer being made
 };
 
 BlockDistiller::BlockDistiller(RunContext& context, const LoadedModel& parent,
@@ -100,12 +108,9 @@ BlockDistiller::BlockDistiller(RunContext& context, const LoadedModel& parent,
       loss_(parse_block_loss(options.loss)),
       key_(distill_blocks_key(context, parent, input, space, train, validation, options)),
       folder_(library_folder(context.folder, key_)),
+      layer_keys_(layer_keys_of(key_, parent.weights.spec.num_layers())),
       plan_(plan_students(parent.weights.spec, space, options)) {
   check();
-  for (std::int64_t layer = 0; layer < parent.weights.spec.num_layers(); ++layer) {
-    KeyBuilder key;
-    layer_keys_.push_back(key.add("library", key_).add("layer", layer).key());
-  }
   context.communicator.agree("distill-blocks: the library's key", key_);
 }
 
@@ -121,12 +126,6 @@ void BlockDistiller::check() const {
            part->name(), part->name());
     }
   }
-  for (const std::int64_t layer : options_.layers) {
-    if (layer < 0 || layer >= parent_.weights.spec.num_layers()) {
-      fail(ErrorKind::kUsage, "distill_blocks.layers: {}, expected 0 … {}, the parent's layers",
-           layer, parent_.weights.spec.num_layers() - 1);
-    }
-  }
 }
 
 bool BlockDistiller::is_wanted(std::int64_t layer) const {
@@ -139,8 +138,9 @@ bool BlockDistiller::writes_file(std::int64_t layer) const {
          std::filesystem::exists(layer_file(input_.library_folder, layer));
 }
 
-// The two modes are two passes of one run, and readers see the rows of both. Stage records stay out
-// of it: no other stage names its own, so naming ours would hide theirs.
+// The two modes are two passes of one run, and readers see the rows of both, but only those that
+// led to this library. Stage records stay out of it: no other stage names its own, so naming ours
+// would hide theirs.
 void BlockDistiller::name_current_rows() {
   const auto scope = [](const std::string& mode) {
     return fmt::format("{}/{}", kDistillBlocksStage, mode);
@@ -149,6 +149,9 @@ void BlockDistiller::name_current_rows() {
     context_.db.set_current(table, scope(options_.mode), layer_keys_);
     if (options_.mode == "decoupled") {  // a coupled pass comes after it and names its own anew
       context_.db.set_current(table, scope("coupled"), {});
+    } else {  // empty unless the start is a decoupled pass's result
+      context_.db.set_current(table, scope("decoupled"),
+                              layer_keys_of(input_.library_key, parent_.weights.spec.num_layers()));
     }
   }
 }
@@ -181,33 +184,31 @@ DistillBlocksResult BlockDistiller::make() {
       end = is_found ? end : layer + 1;
     }
   }
-  if (end > 0 && context_.communicator.is_first()) {
-    hold_states();
+  if (end > 0) {
+    with_place(kDistillBlocksStage, [&] { hold_states(); });
   }
   Progress progress(kDistillBlocksStage, end * windows_per_layer(), "windows");
   for (std::int64_t layer = 0; layer < end; ++layer) {
     const bool is_made = is_wanted(layer) && finished[static_cast<std::size_t>(layer)] == '0';
-    if (context_.communicator.is_first()) {
-      try {
-        if (is_made) {
-          make_layer(layer, progress);
-        } else {
-          skip_layer(layer, progress);
-        }
-      } catch (const c10::Error& error) {
-        fail(ErrorKind::kInternal, "distill-blocks, layer {}: {}", layer,
-             error.what_without_backtrace());
+    with_place(fmt::format("{}, layer {}", kDistillBlocksStage, layer), [&] {
+      if (is_made) {
+        make_layer(layer, progress);
+      } else {
+        skip_layer(layer, progress);
       }
-    }
+    });
     context_.communicator.barrier();
   }
   return result;
 }
 
+// The held-out states first: they are read at every point of a curve.
 void BlockDistiller::hold_states() {
   const std::int64_t batch_tokens = options_.batch_windows * train_.window();
-  train_states_.emplace(parent_, train_, RankShare{}, batch_tokens);
-  validation_states_.emplace(parent_, validation_, RankShare{}, batch_tokens);
+  StateMemory memory{options_.state_memory_mib << 20, context_.folder};
+  validation_states_.emplace(parent_, validation_, RankShare{}, batch_tokens, memory);
+  memory.bytes -= validation_states_->memory_bytes();
+  train_states_.emplace(parent_, train_, RankShare{}, batch_tokens, memory);
 }
 
 void BlockDistiller::skip_layer(std::int64_t layer, Progress& progress) {
@@ -237,42 +238,57 @@ std::string BlockDistiller::init_of_layer(std::int64_t layer) const {
   return found == stored.metadata().end() ? "unknown" : found->second;
 }
 
-std::vector<BlockStudent> BlockDistiller::make_students(std::int64_t layer,
-                                                        const LayerLibrary& library) const {
-  const StudentRates rates{options_.kv_learning_rate, options_.ffn_learning_rate,
-                           options_.linear_learning_rate};
+// The variants of a layer's plan with the weights that they start from.
+std::vector<TrainedVariant> BlockDistiller::untrained(std::int64_t layer,
+                                                      const LayerLibrary& library) const {
+  const ModelWeights& parent = parent_.weights;
   const LayerWeights& own = parent_layer(layer);
-  std::vector<BlockStudent> students;
+  std::vector<TrainedVariant> variants;
   for (const PlannedStudent& planned : plan_[static_cast<std::size_t>(layer)]) {
     LayerWeights start;
     switch (planned.role) {
       case StudentRole::kAttention:
-        start = {make_attention_variant(parent_.weights, library, layer, planned.block.attention),
-                 own.ffn};
+        start = {make_attention_variant(parent, library, layer, planned.block.attention), own.ffn};
         break;
       case StudentRole::kFfn:
-        start = {own.attention,
-                 make_ffn_variant(parent_.weights, library, layer, planned.block.ffn)};
+        start = {own.attention, make_ffn_variant(parent, library, layer, planned.block.ffn)};
         break;
       case StudentRole::kBlock:
-        start = make_block(parent_.weights, library, layer, planned.block);
+        start = make_block(parent, library, layer, planned.block);
         break;
     }
-    students.emplace_back(planned.name(), planned.role, std::move(start), own, parent_.geometry,
-                          rates, options_.adamw);
+    variants.push_back({.planned = planned, .kept = std::move(start), .verdict = {}, .curve = {}});
   }
-  return students;
+  return variants;
 }
 
 void BlockDistiller::make_layer(std::int64_t layer, Progress& progress) {
   const Stopwatch watch;
-  curves_.clear();
   LayerLibrary library = load_layer(layer);
-  std::vector<BlockStudent> students = make_students(layer, library);
-  if (students.empty()) {
+  std::vector<TrainedVariant> variants = untrained(layer, library);
+  if (variants.empty()) {
     skip_layer(layer, progress);
-    record(layer, std::move(library), {}, {}, watch);
-    return;
+  } else {
+    train(layer, variants, progress);
+  }
+  if (context_.communicator.is_first()) {
+    record(layer, std::move(library), variants, watch);
+  }
+}
+
+void BlockDistiller::train(std::int64_t layer, std::vector<TrainedVariant>& variants,
+                           Progress& progress) {
+  Communicator& communicator = context_.communicator;
+  const StudentRates rates{options_.kv_learning_rate, options_.ffn_learning_rate,
+                           options_.linear_learning_rate};
+  std::vector<std::size_t> mine;
+  std::vector<BlockStudent> students;
+  for (std::size_t i = 0; i < variants.size(); ++i) {
+    if (owner_of(i, communicator) == communicator.rank()) {
+      mine.push_back(i);
+      students.emplace_back(variants[i].planned.name(), variants[i].planned.role, variants[i].kept,
+                            parent_layer(layer), parent_.geometry, rates, options_.adamw);
+    }
   }
   const LayerTask task{parent_layer(layer), parent_.geometry, loss_,
                        fmt::format("{}, layer {}", kDistillBlocksStage, layer)};
@@ -281,61 +297,63 @@ void BlockDistiller::make_layer(std::int64_t layer, Progress& progress) {
       .seed = derive_seed(static_cast<std::uint64_t>(context_.seed),
                           fmt::format("{}/layer {}", kDistillBlocksStage, layer)),
       .curve_every = options_.curve_every,
+      .curve_batches = options_.curve_batches,
       .schedule = options_.schedule};
+  // Ranks keep step, so that none waits for another longer than a batch takes: a layer may take
+  // longer than communicator.timeout_s.
   const auto advance = [&](std::int64_t windows) {
     progress.advance(windows, fmt::format("layer {}", layer));
+    communicator.barrier();
   };
-  for (const TrainingPoint& point : train_students(students, task, plan, *train_states_, advance)) {
-    for (std::size_t i = 0; i < students.size(); ++i) {
-      add_point(layer, students[i].name(), "loss", point.step, point.losses[i]);
+  auto curves = train_students(students, task, plan, *train_states_, *validation_states_, advance);
+  const auto verdicts = judge_students(students, task, *validation_states_);
+  for (std::size_t k = 0; k < mine.size(); ++k) {
+    TrainedVariant& variant = variants[mine[k]];
+    variant.verdict = verdicts[k];
+    variant.curve = std::move(curves[k]);
+    if (variant.verdict.keeps_training()) {
+      variant.kept = students[k].trained();
     }
   }
-  const std::vector<StudentVerdict> verdicts = judge_students(students, task, *validation_states_);
-  record(layer, std::move(library), students, verdicts, watch);
+  for (std::size_t i = 0; i < variants.size(); ++i) {
+    share_variant(communicator, owner_of(i, communicator), variants[i]);
+  }
 }
 
-VariantRow BlockDistiller::variant_row(std::int64_t layer, const BlockStudent& student,
-                                       const StudentVerdict& verdict) const {
+VariantRow BlockDistiller::variant_row(std::int64_t layer, const TrainedVariant& variant) const {
+  const StudentVerdict& verdict = variant.verdict;
   VariantRow row{.key = layer_keys_[static_cast<std::size_t>(layer)],
                  .layer = layer,
-                 .variant = student.name(),
+                 .variant = variant.planned.name(),
                  .stage = kDistillBlocksStage};
   row.init = init_of_layer(layer);
-  row.error_before = verdict.error_before;
-  row.error_after = verdict.error_after;
-  row.loss_before = verdict.loss_before;
-  row.loss_after = verdict.loss_after;
+  row.error_before = verdict.before.error;
+  row.error_after = verdict.after.error;
+  row.loss_before = verdict.before.loss;
+  row.loss_after = verdict.after.loss;
   row.tokens = windows_per_layer() * train_.window();
   row.kept = verdict.keeps_training() ? "after" : "before";
   return row;
 }
 
 void BlockDistiller::record(std::int64_t layer, LayerLibrary library,
-                            const std::vector<BlockStudent>& students,
-                            const std::vector<StudentVerdict>& verdicts, const Stopwatch& watch) {
+                            const std::vector<TrainedVariant>& variants, const Stopwatch& watch) {
   std::vector<VariantRow> rows;
-  for (std::size_t i = 0; i < students.size(); ++i) {
-    const BlockStudent& student = students[i];
-    const StudentVerdict& verdict = verdicts[i];
-    const LayerWeights kept = verdict.keeps_training() ? student.trained() : student.start();
-    switch (student.role()) {
+  std::vector<CurveRow> curves;
+  for (const TrainedVariant& variant : variants) {
+    switch (variant.planned.role) {
       case StudentRole::kAttention:
-        library.attention[kept.attention.spec] = kept.attention;
+        library.attention[variant.kept.attention.spec] = variant.kept.attention;
         break;
       case StudentRole::kFfn:
-        library.ffn[kept.ffn.spec] = kept.ffn;
+        library.ffn[variant.kept.ffn.spec] = variant.kept.ffn;
         break;
       case StudentRole::kBlock:
-        library.coupled[kept.spec()] = kept;
+        library.coupled[variant.kept.spec()] = variant.kept;
         break;
     }
-    rows.push_back(variant_row(layer, student, verdict));
-    for (const auto& [step, loss, error] :
-         {std::tuple{std::int64_t{0}, verdict.loss_before, verdict.error_before},
-          std::tuple{num_steps(), verdict.loss_after, verdict.error_after}}) {
-      add_point(layer, student.name(), "heldout_loss", step, loss);
-      add_point(layer, student.name(), "heldout_error", step, error);
-    }
+    rows.push_back(variant_row(layer, variant));
+    add_curve(layer, variant, curves);
   }
   if (writes_file(layer)) {
     save_layer_library(layer_file(folder_, layer), library,
@@ -348,11 +366,11 @@ void BlockDistiller::record(std::int64_t layer, LayerLibrary library,
   const auto tokens = static_cast<double>(windows_per_layer() * train_.window());
   const Json detail = {{"train_tokens", tokens},
                        {"validation_tokens", validation_.num_tokens()},
-                       {"steps", students.empty() ? 0 : num_steps()},
-                       {"tokens_per_s", students.empty() ? 0.0 : tokens / seconds}};
+                       {"steps", variants.empty() ? 0 : num_steps()},
+                       {"tokens_per_s", variants.empty() ? 0.0 : tokens / seconds}};
   RunTransaction transaction(context_.db);
   context_.db.put(rows);
-  context_.db.put(curves_);
+  context_.db.put(curves);
   context_.db.put(StageRecord{.key = layer_keys_[static_cast<std::size_t>(layer)],
                               .stage = kDistillBlocksStage,
                               .what = fmt::format("layer {}", layer),
@@ -363,91 +381,33 @@ void BlockDistiller::record(std::int64_t layer, LayerLibrary library,
 }
 
 // A training that has diverged leaves a gap: run.db takes no NaN.
-void BlockDistiller::add_point(std::int64_t layer, const std::string& name,
-                               const std::string& metric, std::int64_t step, double value) {
-  if (!std::isnan(value)) {
-    curves_.push_back({.key = layer_keys_[static_cast<std::size_t>(layer)],
-                       .stage = kDistillBlocksStage,
-                       .series = fmt::format("layer {}/{}", layer, name),
-                       .metric = metric,
-                       .step = step,
-                       .tokens = tokens_after(step),
-                       .value = value});
+void BlockDistiller::add_curve(std::int64_t layer, const TrainedVariant& variant,
+                               std::vector<CurveRow>& rows) const {
+  for (const CurvePoint& point : variant.curve) {
+    for (const auto& [metric, value] :
+         {std::pair{"loss", point.loss}, std::pair{"heldout_loss", point.held_out.loss},
+          std::pair{"heldout_error", point.held_out.error}}) {
+      if (!std::isnan(value)) {
+        rows.push_back({.key = layer_keys_[static_cast<std::size_t>(layer)],
+                        .stage = kDistillBlocksStage,
+                        .series = fmt::format("layer {}/{}", layer, variant.planned.name()),
+                        .metric = metric,
+                        .step = point.step,
+                        .tokens = tokens_after(point.step),
+                        .value = value});
+      }
+    }
   }
 }
 
 }  // namespace
-
-void DistillBlocksOptions::visit(OptionList& list) {
-  const Range<std::int64_t> tokens{1, std::int64_t{1} << 40};
-  const Range<double> rate{0.0, 1.0};
-  const Range<double> decay{0.0, 1.0};
-  list.add("num_tokens", num_tokens, tokens,
-           "Training tokens per layer, of the train part; their hidden states are held in memory.");
-  list.add("loss", loss, Choices{{"mse", "token-mse", "cosine"}},
-           "Distance between block outputs: the paper's normalised squared error, the same "
-           "normalised per token, or 1 - cosine.");
-  list.add("mode", mode, Choices{{"decoupled", "coupled"}},
-           "decoupled trains each half beside the parent's other half; coupled trains the blocks "
-           "named by pairs as a whole.");
-  list.add("pairs", pairs,
-           "Blocks to train coupled: kv1/w768 in all layers that allow it, 7:kv1/w768 in one.");
-  list.add("batch_windows", batch_windows, Range<std::int64_t>{1, 1 << 20},
-           "Windows per optimiser step.");
-  list.add("epochs", epochs, Range<std::int64_t>{1, 1 << 20},
-           "Times that each layer goes through the training tokens.");
-  list.add("kv_learning_rate", kv_learning_rate, rate,
-           "Peak learning rate of attention with fewer KV heads.");
-  list.add("ffn_learning_rate", ffn_learning_rate, rate, "Peak learning rate of narrower FFNs.");
-  list.add("linear_learning_rate", linear_learning_rate, rate,
-           "Peak learning rate of linear replacements.");
-  list.add("validation_tokens", validation_tokens, tokens,
-           "Held-out tokens that decide whether a variant's training is kept.");
-  list.add("curve_every", curve_every, Range<std::int64_t>{1, 1 << 30},
-           "Steps between two points of a training curve.");
-  list.add("layers", layers, Range<std::int64_t>{0, kMaxLayers - 1},
-           "Only these layers (0-based); empty: all.");
-  list.add("beta1", adamw.beta1, decay, "Decay of AdamW's first moment.");
-  list.add("beta2", adamw.beta2, decay, "Decay of AdamW's second moment.");
-  list.add("eps", adamw.eps, decay, "Added to the root of AdamW's second moment.");
-  list.add("weight_decay", adamw.weight_decay, Range<double>{0.0, 10.0},
-           "Decoupled weight decay of matrices; biases have none.");
-  list.add("clip_norm", adamw.clip_norm, Range<double>{0.0, 1e9},
-           "Largest norm of one half's gradients together; 0 turns clipping off.");
-  schedule.visit(list);
-}
-
-std::string distill_blocks_key(const RunContext& context, const LoadedModel& parent,
-                               const DistillBlocksInput& input, const SearchSpace& space,
-                               const TokenPart& train, const TokenPart& validation,
-                               const DistillBlocksOptions& options) {
-  DistillBlocksOptions relevant = options;
-  relevant.layers = {};
-  relevant.num_tokens = 0;  // the parts' keys say which tokens these come to
-  relevant.validation_tokens = 0;
-  KeyBuilder key;
-  key.add("stage", kDistillBlocksStage).add("version", kDistillBlocksVersion);
-  key.add("seed", context.seed).add("parent", parent.key).add("library", input.library_key);
-  key.add("train", train.first_tokens(options.num_tokens).content_key());
-  key.add("validation", validation.first_tokens(options.validation_tokens).content_key());
-  for (const LayerSpace& layer : space.layers) {
-    key.add("layer", "");
-    for (const AttentionSpec& variant : layer.attention) {
-      key.add("attention", variant.name());
-    }
-    for (const FfnSpec& variant : layer.ffn) {
-      key.add("ffn", variant.name());
-    }
-  }
-  add_options_to_key(key, relevant);
-  return key.key();
-}
 
 DistillBlocksResult distill_blocks(RunContext& context, const LoadedModel& parent,
                                    const DistillBlocksInput& input, const SearchSpace& space,
                                    const TokenPart& train, const TokenPart& validation,
                                    const DistillBlocksOptions& options) {
   const c10::NoGradGuard no_grad;
+  check_distill_blocks(options, parent.weights.spec, space);
   return BlockDistiller(context, parent, input, space, train, validation, options).make();
 }
 

@@ -10,6 +10,10 @@
 //   coupled    whole blocks named by `pairs`, both halves trained together, starting from the pair
 //              or the halves that the library holds; the halves themselves stay as they are
 //
+// A run that names pairs makes two passes: decoupled, then coupled from its result, so that what is
+// outside the pairs is trained as well (distill_blocks_passes). Scores of sub-block variants are
+// not touched by pairs, as a pair has no half of the parent.
+//
 // Norms are not trained: a gain is absorbed by the columns of the matrices behind it, so nothing is
 // lost, and the normalised input is the same for all variants. "none" and the parent's own half
 // have nothing to train in decoupled mode.
@@ -19,8 +23,8 @@
 // stays. VariantRow (stage "distill-blocks"): loss_* is the training loss on held-out tokens,
 // error_* the residual-free Σ‖Δparent − Δ‖² / Σ‖Δparent‖² with Δ = block output − block input
 // (init-library's error is that of the sub-block alone); infinite where training diverged.
-// CurveRow: "loss" (mean since the last point), "heldout_loss" and "heldout_error" (before the
-// first and after the last step), series "layer 7/attention/kv1".
+// CurveRow, series "layer 7/attention/kv1": "loss" (mean since the last point), and "heldout_loss"
+// and "heldout_error" at step 0 and at the same points, on the first held-out batches only.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +43,7 @@ namespace puzzle {
 class OptionList;
 
 struct DistillBlocksOptions {
-  std::int64_t num_tokens = 65'536;  // of the train part; held in memory, N × D
+  std::int64_t num_tokens = 65'536;  // of the train part; their states are held, N × D
   // "mse": Σ‖p − c‖² / Σ‖p‖² over the batch (the paper's); "token-mse": mean over tokens of
   // ‖p − c‖² / ‖p‖²; "cosine": mean over tokens of 1 − cos(p, c). p, c: parent's, child's output.
   std::string loss = "token-mse";
@@ -55,9 +59,22 @@ struct DistillBlocksOptions {
   std::vector<std::int64_t> layers;  // empty: all
   AdamWOptions adamw;                // but for its learning rate
   ScheduleOptions schedule;
+  std::int64_t curve_batches = 1;        // held-out batches behind a point of a curve
+  std::int64_t state_memory_mib = 4096;  // of held states; the rest goes to disk (held_states.h)
 
   void visit(OptionList& list);
+  // Those that what is trained depends on.
+  void visit_training(OptionList& list);
 };
+
+// The passes of a whole run, in order, each starting from the library of the one before.
+[[nodiscard]] std::vector<DistillBlocksOptions> distill_blocks_passes(
+    const DistillBlocksOptions& options);
+
+// What can be said before anything is loaded. Throws Error(kUsage) as distill_blocks for layers and
+// pairs.
+void check_distill_blocks(const DistillBlocksOptions& options, const ModelSpec& parent,
+                          const SearchSpace& space);
 
 struct DistillBlocksInput {
   std::filesystem::path library_folder;
@@ -71,20 +88,21 @@ struct DistillBlocksResult {
   std::int64_t layers_found = 0;  // finished by an earlier run
 };
 
-// What the new library's weights depend on; `options.layers` is no part of it.
+// What the new library's weights depend on; `options.layers` and how curves are drawn are no part.
 [[nodiscard]] std::string distill_blocks_key(const RunContext& context, const LoadedModel& parent,
                                              const DistillBlocksInput& input,
                                              const SearchSpace& space, const TokenPart& train,
                                              const TokenPart& validation,
                                              const DistillBlocksOptions& options);
 
-// Rank 0 trains; the other ranks wait for it layer by layer (not distributed yet). A finished layer
-// (its record and its file) is not made again; a killed run continues to the same bytes.
-// Throws Error(kUsage): empty parts, a layer that does not exist, weights that are not fp32, pairs
-// that are missing in coupled mode, given in decoupled mode, unknown to the search space or without
-// anything to train, a variant that the library does not hold. Error(kFormat) for files of another
-// parent, Error(kNumeric) for activations of the parent that are not finite, Error(kInterrupted),
-// Error(kIo).
+// One pass. Every rank holds all states and trains its share of each layer's variants, rank 0
+// writes them; the result does not depend on the number of ranks. A finished layer (its record and
+// its file) is not made again; a killed run continues to the same bytes. Throws Error(kUsage):
+// empty parts, a layer that does not exist, weights that are not fp32, pairs that are missing in
+// coupled mode, given in decoupled mode, unknown to the search space, with a half of the parent or
+// without anything to train, a variant that the library does not hold. Error(kFormat) for files of
+// another parent, Error(kNumeric) for activations of the parent that are not finite,
+// Error(kInterrupted), Error(kIo), also where disk or memory do not suffice for the states.
 [[nodiscard]] DistillBlocksResult distill_blocks(RunContext& context, const LoadedModel& parent,
                                                  const DistillBlocksInput& input,
                                                  const SearchSpace& space, const TokenPart& train,

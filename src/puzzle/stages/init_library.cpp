@@ -20,6 +20,7 @@
 #include "puzzle/model/initialize.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/library.h"
+#include "puzzle/tensor/with_place.h"
 
 namespace puzzle {
 namespace {
@@ -187,20 +188,21 @@ InitLibraryResult LibraryMaker::make(LibraryRole role) {
     return result;
   }
   const RankShare share{context_.communicator.rank(), context_.communicator.size()};
-  calibration_states_.emplace(parent_, calibration_, share, options_.batch_tokens);
-  validation_states_.emplace(parent_, validation_, share, options_.batch_tokens);
+  with_place(kInitLibraryStage, [&] {
+    StateMemory memory{options_.state_memory_mib << 20, context_.folder};
+    validation_states_.emplace(parent_, validation_, share, options_.batch_tokens, memory);
+    memory.bytes -= validation_states_->memory_bytes();
+    calibration_states_.emplace(parent_, calibration_, share, options_.batch_tokens, memory);
+  });
   Progress progress(kInitLibraryStage, end * calibration_states_->num_windows(), "windows");
   for (std::int64_t layer = 0; layer < end; ++layer) {
-    try {
+    with_place(fmt::format("{}, layer {}", kInitLibraryStage, layer), [&] {
       if (is_wanted(layer) && !finished[static_cast<std::size_t>(layer)]) {
         make_layer(layer, progress);
       } else {
         skip_layer(layer, progress);
       }
-    } catch (const c10::Error& error) {
-      fail(ErrorKind::kInternal, "init-library, layer {}: {}", layer,
-           error.what_without_backtrace());
-    }
+    });
   }
   return result;
 }

@@ -28,6 +28,7 @@ struct InitLibraryOptions {
   std::string token_weights = "damped";
   double lambda = 1e-3;
   std::int64_t batch_tokens = 4096;
+  std::int64_t state_memory_mib = 4096;  // of held states; the rest goes to disk (held_states.h)
   std::vector<std::int64_t> layers = {};
 
   void visit(OptionList& list) {
@@ -41,6 +42,9 @@ struct InitLibraryOptions {
              "Ridge of the fits, relative to the mean squared feature; least-squares only.");
     list.add("batch_tokens", batch_tokens, Range<std::int64_t>{1, 1 << 24},
              "Tokens that go through a layer at once.");
+    list.add("state_memory_mib", state_memory_mib, Range<std::int64_t>{0, 1 << 30},
+             "MiB of hidden states held in memory by each process; the rest goes to a file in the "
+             "run folder.");
     list.add("layers", layers, Range<std::int64_t>{0, kMaxLayers - 1},
              "Only these layers (0-based); empty: all.");
   }
@@ -65,7 +69,8 @@ enum class LibraryRole {
                                            const InitLibraryOptions& options);
 
 // Throws Error(kUsage) for an empty part or a layer that does not exist, Error(kNumeric) naming the
-// layer for activations that are not finite, Error(kInterrupted), Error(kIo).
+// layer for activations that are not finite, Error(kInterrupted), Error(kIo), also where disk or
+// memory do not suffice for the states.
 [[nodiscard]] InitLibraryResult init_library(RunContext& context, const LoadedModel& parent,
                                              const SearchSpace& space, const TokenPart& calibration,
                                              const TokenPart& validation,

@@ -1,5 +1,6 @@
 #include "puzzle/stages/library.h"
 
+#include <optional>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -25,6 +26,46 @@ void add_library_tensors(const std::string& prefix, const Weights& weights,
                   };
                   tensors.push_back(std::move(entry));
                 }));
+}
+
+// What a tensor belongs to: one half, or both of a pair.
+struct LibraryTensorName {
+  std::optional<AttentionSpec> attention;
+  std::optional<FfnSpec> ffn;
+  std::string prefix;  // of all tensors of the variant: "ffn/w768/"
+};
+
+LibraryTensorName parse_library_tensor_name(const std::filesystem::path& file,
+                                            const std::string& tensor, const ModelSpec& parent) {
+  const std::size_t kind_end = tensor.find('/');
+  const std::size_t name_end = tensor.rfind('/');
+  const std::string kind = tensor.substr(0, kind_end);
+  if (kind_end == name_end || (kind != "attention" && kind != "ffn" && kind != "block")) {
+    fail(ErrorKind::kFormat, "{}: tensor {} is no library tensor", file.string(), tensor);
+  }
+  const std::string variant = tensor.substr(kind_end + 1, name_end - kind_end - 1);
+  LibraryTensorName name{std::nullopt, std::nullopt, tensor.substr(0, name_end + 1)};
+  try {
+    if (kind == "block") {
+      const BlockSpec block = parse_block(variant);
+      name.attention = block.attention;
+      name.ffn = block.ffn;
+    } else if (kind == "attention") {
+      name.attention = parse_attention(variant);
+    } else {
+      name.ffn = parse_ffn(variant);
+    }
+  } catch (const Error& error) {
+    fail(ErrorKind::kFormat, "{}: tensor {}: {}", file.string(), tensor, error.what());
+  }
+  if (name.attention && name.attention->kind == AttentionKind::kGqa &&
+      parent.num_heads % name.attention->kv_heads != 0) {
+    fail(ErrorKind::kFormat,
+         "{}: tensor {}: attention variant '{}', expected KV heads that divide the parent's {} "
+         "heads; is the library of another parent?",
+         file.string(), tensor, name.attention->name(), parent.num_heads);
+  }
+  return name;
 }
 
 [[noreturn]] void fail_missing_variant(std::int64_t layer, const std::string& variant) {
@@ -64,7 +105,6 @@ void save_layer_library(const std::filesystem::path& file, const LayerLibrary& l
 LayerLibrary load_layer_library(const std::filesystem::path& file, const ModelSpec& parent,
                                 const c10::Device& device, c10::ScalarType type) {
   const SafetensorsFile stored(file);
-  LayerLibrary library;
   const auto source = [&](const std::string& prefix) {
     return [&, prefix](const NamedShape& wanted) {
       const StoredTensor& tensor = stored.tensor(prefix + wanted.name);
@@ -78,33 +118,20 @@ LayerLibrary load_layer_library(const std::filesystem::path& file, const ModelSp
           .to(device);
     };
   };
+  LayerLibrary library;
   for (const StoredTensor& tensor : stored.tensors()) {
-    const std::size_t kind_end = tensor.name.find('/');
-    const std::size_t name_end = tensor.name.rfind('/');
-    if (kind_end == std::string::npos || name_end <= kind_end) {
-      fail(ErrorKind::kFormat, "{}: tensor {} is no library tensor", file.string(), tensor.name);
-    }
-    const std::string kind = tensor.name.substr(0, kind_end);
-    const std::string variant = tensor.name.substr(kind_end + 1, name_end - kind_end - 1);
-    const std::string prefix = tensor.name.substr(0, name_end + 1);
-    if (kind == "attention") {
-      const AttentionSpec spec = parse_attention(variant);
-      if (!library.attention.contains(spec)) {
-        library.attention[spec] = make_attention(parent, spec, source(prefix));
-      }
-    } else if (kind == "ffn") {
-      const FfnSpec spec = parse_ffn(variant);
-      if (!library.ffn.contains(spec)) {
-        library.ffn[spec] = make_ffn(parent, spec, source(prefix));
-      }
-    } else if (kind == "block") {
-      const BlockSpec spec = parse_block(variant);
+    const LibraryTensorName name = parse_library_tensor_name(file, tensor.name, parent);
+    if (name.attention && name.ffn) {
+      const BlockSpec spec{*name.attention, *name.ffn};
       if (!library.coupled.contains(spec)) {
-        library.coupled[spec] = {make_attention(parent, spec.attention, source(prefix)),
-                                 make_ffn(parent, spec.ffn, source(prefix))};
+        library.coupled[spec] = {make_attention(parent, spec.attention, source(name.prefix)),
+                                 make_ffn(parent, spec.ffn, source(name.prefix))};
       }
-    } else {
-      fail(ErrorKind::kFormat, "{}: tensor {} is no library tensor", file.string(), tensor.name);
+    } else if (name.attention && !library.attention.contains(*name.attention)) {
+      library.attention[*name.attention] =
+          make_attention(parent, *name.attention, source(name.prefix));
+    } else if (name.ffn && !library.ffn.contains(*name.ffn)) {
+      library.ffn[*name.ffn] = make_ffn(parent, *name.ffn, source(name.prefix));
     }
   }
   return library;

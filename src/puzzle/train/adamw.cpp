@@ -35,6 +35,10 @@ void copy_state(const std::map<std::string, at::Tensor>& state, const std::strin
 
 void AdamWOptions::visit(OptionList& list) {
   list.add("learning_rate", learning_rate, Range<double>{0.0, 1.0}, "Peak learning rate.");
+  visit_update(list);
+}
+
+void AdamWOptions::visit_update(OptionList& list) {
   list.add("beta1", beta1, Range<double>{0.0, 1.0}, "Decay of the first moment.");
   list.add("beta2", beta2, Range<double>{0.0, 1.0}, "Decay of the second moment.");
   list.add("eps", eps, Range<double>{0.0, 1.0}, "Added to the root of the second moment.");

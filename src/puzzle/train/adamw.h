@@ -22,6 +22,8 @@ struct AdamWOptions {
   double clip_norm = 1.0;     // of all gradients together; 0 = off
 
   void visit(OptionList& list);
+  // All but the learning rate, for users with several of them.
+  void visit_update(OptionList& list);
 };
 
 struct NamedParameter {

@@ -1,0 +1,29 @@
+// The variants of a layer divided over ranks. They do not depend on each other, every rank holds
+// the same states, and each variant is trained by one rank: the result is the same to the last bit
+// for any number of ranks.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "puzzle/dist/communicator.h"
+#include "puzzle/stages/block_plan.h"
+#include "puzzle/stages/block_training.h"
+
+namespace puzzle {
+
+struct TrainedVariant {
+  PlannedStudent planned;
+  LayerWeights kept;  // the better of before and after
+  StudentVerdict verdict;
+  std::vector<CurvePoint> curve;
+};
+
+// Which rank trains the variant at `index` of its layer's plan.
+[[nodiscard]] int owner_of(std::size_t index, const Communicator& communicator);
+
+// Gives what rank `owner` has made of a variant to every rank; on the others `variant.kept` must
+// hold the starting weights. All ranks call it for the same variants in the same order.
+void share_variant(Communicator& communicator, int owner, TrainedVariant& variant);
+
+}  // namespace puzzle
