@@ -53,28 +53,6 @@ TEST(ProblemFile, LeavesOutWhatMayBeLeftOut) {
   EXPECT_EQ(problem.num_solutions, 1);
 }
 
-TEST(ProblemFile, RoundTripsBitForBit) {
-  const test::TempDir folder;
-  for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    Problem problem = test::random_problem(
-        {.num_costs = 3, .num_covers = static_cast<int>(seed % 3), .seed = seed});
-    problem.num_solutions = 1 + static_cast<std::int64_t>(seed);
-    save_problem(folder / "a.json", problem);
-    const Problem read = load_problem(folder / "a.json");
-    EXPECT_EQ(read.cost_names, problem.cost_names);
-    EXPECT_EQ(read.fixed_costs, problem.fixed_costs);
-    for (std::size_t l = 0; l < problem.layers.size(); ++l) {
-      ASSERT_EQ(read.layers[l].size(), problem.layers[l].size());
-      for (std::size_t j = 0; j < problem.layers[l].size(); ++j) {
-        EXPECT_EQ(read.layers[l][j].score, problem.layers[l][j].score);
-        EXPECT_EQ(read.layers[l][j].costs, problem.layers[l][j].costs);
-      }
-    }
-    save_problem(folder / "b.json", read);
-    EXPECT_EQ(read_text_file(folder / "a.json"), read_text_file(folder / "b.json"));
-  }
-}
-
 TEST(ProblemFile, BrokenFilesAreNamed) {
   struct Case {
     const char* patch;

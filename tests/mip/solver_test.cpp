@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include "mip/exhaustive_solver.h"
 #include "mip/random_problem.h"
 #include "puzzle/base/interrupt.h"
-#include "puzzle/mip/exhaustive_solver.h"
 #include "puzzle/mip/highs_solver.h"
 #include "support/expect_error.h"
 
@@ -17,6 +17,7 @@ namespace {
 
 using test::brute_force;
 using test::brute_force_score;
+using test::ExhaustiveSolver;
 using test::random_problem;
 using test::RandomProblemOptions;
 using ::testing::HasSubstr;
@@ -237,13 +238,21 @@ TEST(Solver, LaterSolutionsDiffer) {
   }
 }
 
+// The size of a 70B parent's search: 80 layers, 54 choices, three budgets. Times are bench_mip's.
 TEST(Solver, EightyLayersAreProven) {
-  const Problem problem = test::large_problem(80, 1);
-  const SolveResult result = HighsSolver().solve(problem);
-  ASSERT_EQ(result.status, SolveStatus::kOptimal);
-  EXPECT_LE(result.solutions[0].gap, 1e-6);
-  for (std::size_t k = 0; k < 3; ++k) {
-    EXPECT_LE(result.solutions[0].costs[k], *problem.budgets[k].at_most);
+  for (const std::uint64_t seed : {1, 2, 3, 4}) {
+    for (const double cost_noise : {0.0, 0.05}) {
+      const Problem problem = test::large_problem(80, seed, cost_noise);
+      ASSERT_EQ(problem.layers.size(), 80U);
+      ASSERT_EQ(problem.layers[0].size(), 54U);
+      ASSERT_EQ(problem.budgets.size(), 3U);
+      const SolveResult result = HighsSolver().solve(problem, {.time_limit_s = 600.0});
+      ASSERT_EQ(result.status, SolveStatus::kOptimal) << seed;
+      EXPECT_LE(result.solutions[0].gap, 1e-6) << seed;
+      for (std::size_t k = 0; k < 3; ++k) {
+        EXPECT_LE(result.solutions[0].costs[k], *problem.budgets[k].at_most * (1.0 + 1e-12));
+      }
+    }
   }
 }
 
@@ -251,6 +260,13 @@ TEST(Solver, TwoRunsGiveTheSameAnswer) {
   const Problem problem = test::large_problem(20, 5);
   EXPECT_EQ(HighsSolver().solve(problem).solutions[0].choices,
             HighsSolver().solve(problem).solutions[0].choices);
+}
+
+TEST(Solver, NoTimeIsNoAnswer) {
+  const SolveResult result = HighsSolver().solve(two_layers(), {.time_limit_s = 1e-9});
+  EXPECT_EQ(result.status, SolveStatus::kUnknown);
+  EXPECT_TRUE(result.solutions.empty());
+  EXPECT_FALSE(result.infeasibility.has_value());
 }
 
 TEST(Solver, TimeLimitLeavesAnHonestGap) {

@@ -321,8 +321,11 @@ struct SearchAnswer {
 SearchAnswer solve_model(const Problem& problem, SearchModel& model, const Deadline& deadline) {
   SearchAnswer answer;
   for (int attempt = 0; attempt <= kMaxCutAnswers + kMaxTightenings; ++attempt) {
+    if (deadline.left_s() <= 0.0) {
+      return answer;
+    }
     const bool is_exact = attempt <= kMaxCutAnswers;  // no bound has been moved yet
-    const HighsModel::Outcome outcome = model.run(std::max(deadline.left_s(), 1e-3));
+    const HighsModel::Outcome outcome = model.run(deadline.left_s());
     if (outcome.kind == HighsModel::Outcome::Kind::kInfeasible) {
       if (!is_exact) {
         break;

@@ -203,18 +203,6 @@ Json infeasibility_json(const Infeasibility& infeasibility) {
   return {{"budgets", budgets}, {"covers_in_way", infeasibility.covers_in_way}};
 }
 
-Json cover_json(const Problem& problem, const CoverConstraint& cover) {
-  Json layers = Json::array();
-  for (std::size_t l = 0; l < cover.choices_per_layer.size(); ++l) {
-    Json names = Json::array();
-    for (const std::size_t j : cover.choices_per_layer[l]) {
-      names.push_back(problem.layers[l][j].name);
-    }
-    layers.push_back(names);
-  }
-  return {{"name", cover.name}, {"at_least", cover.at_least}, {"layers", layers}};
-}
-
 }  // namespace
 
 Problem parse_problem(const Json& json, const std::string& place) {
@@ -249,47 +237,6 @@ Problem parse_problem(const Json& json, const std::string& place) {
 
 Problem load_problem(const std::filesystem::path& path) {
   return parse_problem(load_json(path), path.string());
-}
-
-Json problem_json(const Problem& problem) {
-  check_problem(problem, ErrorKind::kUsage, "problem");
-  Json layers = Json::array();
-  for (const auto& choices : problem.layers) {
-    Json layer = Json::array();
-    for (const Choice& choice : choices) {
-      layer.push_back({{"name", choice.name},
-                       {"score", choice.score},
-                       {"costs", cost_object(problem, choice.costs)}});
-    }
-    layers.push_back(layer);
-  }
-  Json budgets = Json::array();
-  for (const Budget& budget : problem.budgets) {
-    Json entry = {{"cost", budget.cost}};
-    if (budget.at_most) {
-      entry["at_most"] = *budget.at_most;
-    }
-    if (budget.at_least) {
-      entry["at_least"] = *budget.at_least;
-    }
-    budgets.push_back(entry);
-  }
-  Json covers = Json::array();
-  for (const CoverConstraint& cover : problem.covers) {
-    covers.push_back(cover_json(problem, cover));
-  }
-  return {{"format", kProblemFormat},
-          {"version", kProblemVersion},
-          {"layers", layers},
-          {"budgets", budgets},
-          {"fixed_costs", cost_object(problem, problem.fixed_costs)},
-          {"covers", covers},
-          {"solutions", problem.num_solutions},
-          {"max_shared_fraction", problem.max_shared_fraction}};
-}
-
-void save_problem(const std::filesystem::path& path, const Problem& problem) {
-  save_json(path, problem_json(problem));
 }
 
 Json result_json(const Problem& problem, const SolveResult& result) {

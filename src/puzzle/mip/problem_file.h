@@ -33,9 +33,6 @@ namespace puzzle {
 [[nodiscard]] Problem parse_problem(const Json& json, const std::string& place);
 [[nodiscard]] Problem load_problem(const std::filesystem::path& path);
 
-[[nodiscard]] Json problem_json(const Problem& problem);
-void save_problem(const std::filesystem::path& path, const Problem& problem);
-
 [[nodiscard]] Json result_json(const Problem& problem, const SolveResult& result);
 
 }  // namespace puzzle

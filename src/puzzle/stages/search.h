@@ -15,8 +15,11 @@ namespace puzzle {
 
 class OptionList;
 
+// Every way to choose an architecture; all but "mip" also serve as baselines (paper F.2).
+[[nodiscard]] const std::vector<std::string>& search_methods();
+
 struct SearchOptions {
-  std::vector<std::string> budgets = {"parameters <= 0.7x"};  // all must hold; see parse_budget()
+  std::vector<std::string> budgets = {"parameters <= 0.7x"};  // all must hold; search_budgets.h
   std::string method = "mip";
   std::vector<std::string> baselines;  // further methods, for comparison, under the same budgets
   std::string metric = "kl";           // of the scores that are added up
@@ -25,7 +28,7 @@ struct SearchOptions {
   std::int64_t solutions = 1;          // diverse ones, best first
   double max_shared_fraction = 0.8;    // of layers that two of them may have in common
   double time_limit_s = 60.0;          // per solution
-  std::string sweep;                   // a cost to sweep, e.g. "generation_s"; empty = none
+  std::string sweep;                   // a cost or rate to sweep, e.g. "generation_s"; empty = none
   std::vector<std::string> sweep_values = {"0.9x", "0.8x", "0.7x", "0.6x", "0.5x"};
 
   void visit(OptionList& list);
@@ -39,6 +42,9 @@ struct FoundArchitecture {
   double objective = 0.0;               // sum of scores
   double gap = 0.0;                     // proven relative gap
   std::map<std::string, double> costs;  // recomputed for the whole child, rates included
+  std::string budget;                   // what it had to meet, for people
+  std::string swept_cost;               // of a point of the sweep; empty otherwise
+  std::string curve;                    // what the sweep holds and varies, for people
 };
 
 struct SearchResult {
@@ -48,10 +54,24 @@ struct SearchResult {
   [[nodiscard]] const FoundArchitecture* find(const std::string& name) const;
 };
 
+// The budget of one point of a sweep: "generation_s <= 0.8x", "generation_tokens_per_s >= 1.2x".
+// Throws Error(kUsage) for a cost that does not exist.
+[[nodiscard]] std::string sweep_budget_text(const std::string& cost, const std::string& value);
+
+// "batch 4: …" where the scenario leaves a choice of batch sizes, else the text alone.
+[[nodiscard]] std::string at_batch(std::int64_t batch, const Scenario& scenario,
+                                   const std::string& text);
+
 // For every batch size of the scenario the problem is solved, and the best objective wins. Scores
-// are those that run.db holds as current; `costs` may be empty if no budget bounds a time. Records
-// ArchitectureRows. Throws Error(kInfeasible) with, for each budget, the tightest value attainable;
-// a baseline that finds nothing is logged and left out.
+// are those that run.db holds as current; `costs` may be empty if no budget bounds a time. The
+// sweep replaces the budget on the swept cost and keeps all others, so its curve, the child and the
+// baselines differ in that cost alone. Records ArchitectureRows; a search of the same key is read
+// from there and not made again.
+//
+// Throws Error(kInfeasible) with, for each budget and batch size, the tightest value attainable;
+// Error(kNumeric) where the time limit ends before any architecture is found. An answer that the
+// limit leaves unproven is used, with a warning that says its gap. A baseline or a point of the
+// sweep that finds nothing is logged and left out.
 SearchResult search(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
                     const Scenario& scenario, const std::vector<MeasuredCost>& costs,
                     const SearchOptions& options);
