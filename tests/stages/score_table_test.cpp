@@ -65,13 +65,13 @@ TEST(ScoreTable, MetricsDoNotMix) {
   const ScoreTable table(rows(), test::tiny_spec(2), "lm_loss");
   EXPECT_EQ(table.block(0, parse_block("kv1/w96")).value, 0.1);
   EXPECT_PUZZLE_ERROR((void)table.block(0, parse_block("kv4/w32")), ErrorKind::kUsage,
-                      "layer 0 has no score for kv4/w32");
+                      "layer 0 has no lm_loss score for kv4/w32");
 }
 
 TEST(ScoreTable, SaysWhatIsMissing) {
   const ScoreTable table(rows(), test::tiny_spec(2), "kl");
   EXPECT_PUZZLE_ERROR((void)table.block(1, parse_block("none/w32")), ErrorKind::kUsage,
-                      "layer 1 has no score for none/w96");
+                      "layer 1 has no kl score for none/w96");
   EXPECT_PUZZLE_ERROR(ScoreTable(rows(), test::tiny_spec(2), "accuracy"), ErrorKind::kUsage,
                       "accuracy");
 }

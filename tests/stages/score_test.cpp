@@ -1,6 +1,7 @@
 #include "puzzle/stages/score.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <string>
 #include <tuple>
@@ -60,25 +61,6 @@ void expect_same_rows(const RunDb& got, const RunDb& want, double tolerance) {
   }
 }
 
-// Mean of a quantity per token, and its standard error over windows.
-std::pair<double, double> naive_mean(const std::vector<test::NaiveWindow>& windows,
-                                     double (*value)(const test::NaiveWindow&)) {
-  std::vector<double> means;
-  for (const test::NaiveWindow& window : windows) {
-    means.push_back(value(window) / 16.0);
-  }
-  const auto n = static_cast<double>(means.size());
-  double mean = 0.0;
-  for (const double m : means) {
-    mean += m / n;
-  }
-  double square = 0.0;
-  for (const double m : means) {
-    square += (m - mean) * (m - mean);
-  }
-  return {mean, std::sqrt(square / (n - 1.0) / n)};
-}
-
 TEST(Score, EveryCandidateEqualsAPassThroughTheWholeModifiedModel) {
   ScoreRun run;
   const ScoreResult result = run.run(with_pairs());
@@ -98,15 +80,16 @@ TEST(Score, EveryCandidateEqualsAPassThroughTheWholeModifiedModel) {
     }
     const auto windows = test::naive_windows(
         run.parent.weights, run.replaced(layer, parse_block(block)), *run.validation);
-    const auto expect = [&](const char* what, double (*value)(const test::NaiveWindow&)) {
-      const auto [mean, error] = naive_mean(windows, value);
+    const auto expect = [&](const char* what, double tokens,
+                            double (*value)(const test::NaiveWindow&)) {
+      const auto [mean, error] = test::naive_ratio(windows, value, tokens);
       const ScoreRow& found = rows.at({layer, block, what});
       EXPECT_NEAR(found.value, mean, 1e-4) << layer << " " << block << " " << what;
       EXPECT_NEAR(found.standard_error, error, 1e-4) << layer << " " << block << " " << what;
     };
-    expect("kl", [](const test::NaiveWindow& w) { return w.kl; });
-    expect("lm_loss", [](const test::NaiveWindow& w) { return w.nll - w.parent_nll; });
-    expect("top1", [](const test::NaiveWindow& w) { return w.top1; });
+    expect("kl", 16.0, [](const test::NaiveWindow& w) { return w.kl; });
+    expect("lm_loss", 15.0, [](const test::NaiveWindow& w) { return w.nll - w.parent_nll; });
+    expect("top1", 16.0, [](const test::NaiveWindow& w) { return w.top1; });
     largest_kl = std::max(largest_kl, row.value);
     smallest_kl = std::min(smallest_kl, row.value);
   }
@@ -117,7 +100,7 @@ TEST(Score, EveryCandidateEqualsAPassThroughTheWholeModifiedModel) {
 
 TEST(Score, TheParentsOwnBlockIsNoCandidate) {
   ScoreRun run;
-  (void)run.run(with_pairs({"kv4/w96"}));
+  (void)run.run({});
   for (const ScoreRow& row : run.db.scores()) {
     EXPECT_NE(row.block, "kv4/w96");
   }
@@ -268,16 +251,103 @@ TEST(Score, DocumentsDoNotSeeEachOtherWhereTheDataSaysSo) {
             1e-3);
 }
 
+TEST(Score, PairsKeepToTheLayersThatAllowThem) {
+  ScoreRun run;
+  run.space.layers[1] = {{AttentionSpec::gqa(4)}, {FfnSpec::swiglu(96)}};
+  ScoreOptions options;
+  options.pairs = {"kv1/w32", "none/none"};
+  EXPECT_EQ(run.run(options).num_candidates, 2 * (4 + 4 + 2));
+  for (const ScoreRow& row : run.db.scores()) {
+    EXPECT_NE(row.layer, 1);
+  }
+  options.pairs = {"1:kv1/w32"};
+  EXPECT_PUZZLE_ERROR(check_score(options, run.parent.weights.spec, run.space), ErrorKind::kUsage,
+                      "score.pairs: '1:kv1/w32': no layer it names has both halves");
+}
+
 TEST(Score, RefusesWhatItCannotScore) {
   ScoreRun run;
   EXPECT_PUZZLE_ERROR(run.run(with_pairs({"3:kv1/w32"})), ErrorKind::kUsage, "from 0 to 2");
-  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"x:kv1/w32"})), ErrorKind::kUsage, "x:kv1/w32");
-  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"kv1/w40"})), ErrorKind::kUsage, "w40");
-  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"kv1"})), ErrorKind::kFormat, "kv1");
-  const TokenPart empty("scoring", run.corpus.load(), {}, {16, true});
-  EXPECT_PUZZLE_ERROR((void)score(run.context, run.parent, {run.library.folder, run.library.key},
-                                  run.space, empty, {}),
-                      ErrorKind::kUsage, "scoring");
+  EXPECT_PUZZLE_ERROR(run.run(with_pairs({"kv1"})), ErrorKind::kUsage, "score.pairs: 'kv1': ");
+  const auto score_windows = [&](const std::vector<std::int64_t>& starts) {
+    const TokenPart part("scoring", run.corpus.load(), starts, {16, true});
+    (void)score(run.context, run.parent, {run.library.folder, run.library.key}, run.space, part,
+                {});
+  };
+  EXPECT_PUZZLE_ERROR(score_windows({}), ErrorKind::kUsage, "has 0 windows");
+  EXPECT_PUZZLE_ERROR(score_windows({32}), ErrorKind::kUsage,
+                      "has 1 windows, expected at least 2 for a standard error; raise "
+                      "data.scoring_tokens");
+}
+
+// A minimal pair is right where the good text has the higher log-likelihood: both by hand.
+TEST(Score, DownstreamIsTheAccuracyThatIsLost) {
+  ScoreRun run;
+  std::string lines;
+  std::vector<std::pair<std::string, std::string>> questions;
+  for (int i = 0; i < 60; ++i) {
+    const char a = static_cast<char>('a' + i % 26);
+    const char b = static_cast<char>('a' + (i * 7 + 3) % 26);
+    questions.emplace_back(std::string("q") + a + b, std::string("q") + b + a);
+    lines += R"({"sentence_good": ")" + questions.back().first + R"(", "sentence_bad": ")" +
+             questions.back().second + "\"}\n";
+  }
+  const auto num_right = [&](const ModelWeights& model) {
+    std::vector<double> right;
+    for (const auto& question : questions) {
+      const auto log_p = [&](const std::string& text) {
+        const std::vector<std::int32_t> ids = run.parent.tokenizer->encode(text);
+        std::vector<std::int64_t> all = {*run.parent.tokenizer->bos()};
+        all.insert(all.end(), ids.begin(), ids.end());
+        const at::Tensor log_probs = test::naive_log_probs(model, at::tensor(all));
+        double sum = 0.0;
+        for (std::size_t t = 1; t < all.size(); ++t) {
+          sum += log_probs[static_cast<std::int64_t>(t) - 1][all[t]].item<double>();
+        }
+        return sum;
+      };
+      right.push_back(log_p(question.first) > log_p(question.second) ? 1.0 : 0.0);
+    }
+    return right;
+  };
+  ScoreOptions options;
+  options.method = "downstream";
+  options.minimal_pairs = {(run.folder / "pairs.jsonl").string()};
+  write_text_file(options.minimal_pairs[0], lines);
+  const ScoreResult result = run.run(options);
+  EXPECT_EQ(result.num_candidates, 3 * 8);
+  const auto rows = scores_by_name(run.db.scores());
+  ASSERT_EQ(rows.size(), 3U * 8U);
+  const std::vector<double> parent = num_right(run.parent.weights);
+  double largest = 0.0;
+  for (const std::string block : {"kv1/w96", "none/w96", "kv4/none", "kv4/w32"}) {
+    const std::vector<double> child = num_right(run.replaced(1, parse_block(block)));
+    double drop = 0.0;
+    for (std::size_t q = 0; q < parent.size(); ++q) {
+      drop += (parent[q] - child[q]) / 60.0;
+    }
+    double square = 0.0;
+    for (std::size_t q = 0; q < parent.size(); ++q) {
+      square += (parent[q] - child[q] - drop) * (parent[q] - child[q] - drop);
+    }
+    const ScoreRow& row = rows.at({1, block, "downstream"});
+    EXPECT_NEAR(row.value, drop, 1e-9) << block;
+    EXPECT_NEAR(row.standard_error, std::sqrt(square / 59.0 / 60.0), 1e-9) << block;
+    EXPECT_EQ(row.method, "downstream");
+    EXPECT_EQ(row.tokens, 60);
+    largest = std::max(largest, std::abs(drop));
+  }
+  EXPECT_GT(largest, 0.01);
+  EXPECT_EQ(run.run(options).num_scored_now, 0);
+  // The rows of text are not current any more, and come back without being computed again.
+  EXPECT_EQ(run.run({}).num_scored_now, 3 * 8);
+  EXPECT_EQ(run.run({}).num_scored_now, 0);
+  EXPECT_EQ(run.run(options).num_scored_now, 0);
+  options.method = "replace-one";
+  EXPECT_PUZZLE_ERROR(run.run(options), ErrorKind::kUsage, "set score.method to downstream");
+  options = {};
+  options.method = "downstream";
+  EXPECT_PUZZLE_ERROR(run.run(options), ErrorKind::kUsage, "0 evaluation sets are named");
 }
 
 TEST(Score, NonFiniteActivationsAreAnErrorThatNamesTheVariant) {

@@ -2,8 +2,10 @@
 // vocabularies, loops over fp64 numbers.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -99,6 +101,30 @@ inline std::vector<NaiveWindow> naive_windows(const ModelWeights& parent, const 
     windows.push_back(sums);
   }
   return windows;
+}
+
+// Σ value / Σ tokens over windows and its standard error, where each run of 8 neighbouring windows
+// is one unit, as all windows of LibraryRun::validation are neighbours.
+template <class Value>
+std::pair<double, double> naive_ratio(const std::vector<NaiveWindow>& windows, Value value,
+                                      double tokens_per_window) {
+  double sum = 0.0;
+  for (const NaiveWindow& window : windows) {
+    sum += value(window);
+  }
+  const double tokens = tokens_per_window * static_cast<double>(windows.size());
+  const double ratio = sum / tokens;
+  double square = 0.0;
+  double units = 0.0;
+  for (std::size_t first = 0; first < windows.size(); first += 8) {
+    double residual = 0.0;
+    for (std::size_t w = first; w < std::min(first + 8, windows.size()); ++w) {
+      residual += value(windows[w]) - ratio * tokens_per_window;
+    }
+    square += residual * residual;
+    units += 1.0;
+  }
+  return {ratio, std::sqrt(square * units / (units - 1.0)) / tokens};
 }
 
 }  // namespace puzzle::test

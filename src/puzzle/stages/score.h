@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "puzzle/arch/search_space.h"
+#include "puzzle/data/eval_sets.h"
 #include "puzzle/data/token_split.h"
 #include "puzzle/stages/run_context.h"
 
@@ -16,11 +17,15 @@ namespace puzzle {
 class OptionList;
 
 struct ScoreOptions {
-  std::string method = "replace-one";
-  std::int64_t num_tokens = 0;     // of the scoring part; 0 = all of it
-  std::vector<std::string> pairs;  // blocks scored exactly: "kv1/w768" in all layers, "7:kv1/w768"
+  std::string method = "replace-one";  // or "downstream"
+  std::int64_t num_tokens = 0;         // of the scoring part; 0 = all of it
+  std::vector<std::string> pairs;      // blocks scored exactly, as in named_pairs.h
   std::int64_t batch_windows = 8;
-  std::int64_t hidden_mib = 512;  // bound on the final hidden states kept at a time
+  std::int64_t hidden_mib = 512;           // bound on the final hidden states kept at a time
+  std::vector<std::string> minimal_pairs;  // downstream: files or folders, as evaluate takes them
+  std::vector<std::string> multiple_choice;
+  std::vector<std::string> last_word;
+  EvalSetOptions sets;
 
   void visit(OptionList& list);
 };
@@ -37,11 +42,21 @@ struct ScoreResult {
   double seconds_per_candidate = 0.0;  // of those scored now
 };
 
-// For every layer and variant of the space, with the other half the parent's: mean KL(parent ‖
-// modified), LM-loss increase and top-1 agreement per token, as ScoreRows. Layers before the
-// variant are the parent's and computed once; the vocabulary projection is streamed in chunks, the
-// parent's once for all candidates of a layer. Standard errors treat windows as independent, tokens
-// within one as not. Tokens are split over ranks.
+// What can be said before anything is loaded. Throw Error(kUsage): pairs as pairs_by_layer,
+// evaluation sets without their method or the other way round, fewer windows than a standard error
+// needs.
+void check_score(const ScoreOptions& options, const ModelSpec& parent, const SearchSpace& space);
+void check_scoring_windows(std::int64_t num_windows);
+
+// For every layer and variant of the space, with the other half the parent's, and for `pairs`: mean
+// KL(parent ‖ modified) and top-1 agreement per token, LM-loss increase per token that has a next
+// one to predict, as ScoreRows. Layers before the variant are the parent's and computed once; the
+// vocabulary projection is streamed in chunks, the parent's once for all candidates of a layer.
+// Standard errors treat groups of neighbouring windows as independent (independent_windows.h).
+// Tokens are split over ranks. Method downstream instead gives one row of metric "downstream"
+// (score_downstream.h), its `tokens` being questions. Throws as the checks, Error(kUsage) for a
+// variant that the library does not hold, Error(kNumeric) naming the variant for activations that
+// are not finite.
 ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
                   const SearchSpace& space, const TokenPart& scoring, const ScoreOptions& options);
 

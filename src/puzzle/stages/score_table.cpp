@@ -8,9 +8,9 @@ namespace puzzle {
 
 ScoreTable::ScoreTable(const std::vector<ScoreRow>& rows, const ModelSpec& parent,
                        const std::string& metric)
-    : parent_(parent.layers) {
-  if (metric != "kl" && metric != "lm_loss" && metric != "top1") {
-    fail(ErrorKind::kUsage, "score metric '{}': expected kl, lm_loss or top1", metric);
+    : metric_(metric), parent_(parent.layers) {
+  if (metric != "kl" && metric != "lm_loss" && metric != "top1" && metric != "downstream") {
+    fail(ErrorKind::kUsage, "score metric '{}': expected kl, lm_loss, top1 or downstream", metric);
   }
   for (const ScoreRow& row : rows) {
     if (row.metric == metric) {
@@ -37,8 +37,9 @@ ScoreValue ScoreTable::block(std::int64_t layer, const BlockSpec& block) const {
     const auto found = rows_.find({layer, half});
     if (found == rows_.end()) {
       fail(ErrorKind::kUsage,
-           "score: layer {} has no score for {}; run `puzzle score` with the same search space",
-           layer, half.name());
+           "score: layer {} has no {} score for {}; run `puzzle score` with the same search space "
+           "and the score.method that gives this metric",
+           layer, metric_, half.name());
     }
     sum.value += found->second.value;
     sum.standard_error = std::hypot(sum.standard_error, found->second.standard_error);

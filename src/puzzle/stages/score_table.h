@@ -19,8 +19,8 @@ struct ScoreValue {
 
 class ScoreTable {
  public:
-  // Rows of one metric ("kl" or "lm_loss": lower is better; "top1" is turned round to 1 -
-  // agreement). Throws Error(kUsage) for another metric.
+  // Rows of one metric ("kl", "lm_loss" or "downstream": lower is better; "top1" is turned round to
+  // 1 - agreement). Throws Error(kUsage) for another metric.
   ScoreTable(const std::vector<ScoreRow>& rows, const ModelSpec& parent, const std::string& metric);
 
   // Damage of a block in a layer: the exact score of that pair where there is one, else the sum of
@@ -30,6 +30,7 @@ class ScoreTable {
 
  private:
   std::map<std::pair<std::int64_t, BlockSpec>, ScoreValue> rows_;
+  std::string metric_;
   Architecture parent_;
 };
 

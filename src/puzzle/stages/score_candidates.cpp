@@ -1,0 +1,90 @@
+#include "puzzle/stages/score_candidates.h"
+
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "puzzle/base/hash.h"
+#include "puzzle/stages/named_pairs.h"
+
+namespace puzzle {
+namespace {
+
+// Raise when the same inputs give other rows.
+constexpr std::int64_t kScoreVersion = 2;
+
+std::vector<BlockSpec> layer_candidates(const LayerSpace& space, const BlockSpec& own,
+                                        const std::vector<BlockSpec>& pairs) {
+  std::vector<BlockSpec> blocks;
+  for (const AttentionSpec& attention : space.attention) {
+    if (attention != own.attention) {
+      blocks.push_back({attention, own.ffn});
+    }
+  }
+  for (const FfnSpec& ffn : space.ffn) {
+    if (ffn != own.ffn) {
+      blocks.push_back({own.attention, ffn});
+    }
+  }
+  blocks.insert(blocks.end(), pairs.begin(), pairs.end());
+  return blocks;
+}
+
+}  // namespace
+
+LayerCandidates all_candidates(const LoadedModel& parent, const ScoreInput& input,
+                               const SearchSpace& space, const std::string& content,
+                               const ScoreOptions& options) {
+  const auto pairs = pairs_by_layer(kScorePairsOption, options.pairs, parent.weights.spec, space);
+  LayerCandidates layers;
+  for (std::size_t i = 0; i < space.layers.size(); ++i) {
+    std::vector<Candidate> candidates;
+    for (const BlockSpec& block :
+         layer_candidates(space.layers[i], parent.weights.spec.layers[i], pairs[i])) {
+      const auto layer = static_cast<std::int64_t>(i);
+      KeyBuilder key;
+      key.add("stage", "score").add("version", kScoreVersion).add("method", options.method);
+      key.add("parent", parent.key).add("library", input.library_key).add("part", content);
+      key.add("layer", layer).add("block", block.name());
+      candidates.push_back({layer, block, key.key()});
+    }
+    layers.push_back(std::move(candidates));
+  }
+  return layers;
+}
+
+LayerCandidates missing_candidates(RunContext& context, LayerCandidates layers) {
+  std::string done;
+  if (context.communicator.is_first()) {
+    const std::set<std::string> keys = context.db.keys(RunTable::kScores);
+    for (const auto& layer : layers) {
+      for (const Candidate& candidate : layer) {
+        done += keys.contains(candidate.key) ? '1' : '0';
+      }
+    }
+  }
+  done = context.communicator.broadcast_string(done, 0);
+  std::size_t position = 0;
+  for (auto& layer : layers) {
+    std::erase_if(layer, [&](const Candidate&) { return done.at(position++) == '1'; });
+  }
+  return layers;
+}
+
+std::int64_t num_candidates(const LayerCandidates& layers) {
+  std::int64_t count = 0;
+  for (const auto& layer : layers) {
+    count += std::ssize(layer);
+  }
+  return count;
+}
+
+LayerLibrary load_scored_layer(const RunContext& context, const LoadedModel& parent,
+                               const ScoreInput& input, std::int64_t layer) {
+  const std::filesystem::path file = layer_file(input.library_folder, layer);
+  return std::filesystem::exists(file)
+             ? load_layer_library(file, parent.weights.spec, context.device, context.type)
+             : LayerLibrary{};
+}
+
+}  // namespace puzzle
