@@ -1,6 +1,8 @@
 // Time to a proven optimum of searches as large as a 70B parent's: 80 layers × 54 choices, three
-// budgets. `gap` is the proven relative gap (the target is 1e-6), `proven` 1 if all were proven.
+// budgets. `gap` is the proven relative gap (the target is 1e-6), `proven` 1 if all were proven,
+// `seconds` the slowest solution's (the target is 10). The last line says whether the targets hold.
 #include <algorithm>
+#include <cstdio>
 
 #include <benchmark/benchmark.h>
 
@@ -10,12 +12,29 @@
 namespace puzzle {
 namespace {
 
+// Over all searches of the paper's shape.
+struct Worst {
+  double gap = 0.0;
+  double seconds = 0.0;
+  int searches = 0;
+};
+Worst& worst() {
+  static Worst value;
+  return value;
+}
+
 void report(benchmark::State& state, const SolveResult& result) {
   double gap = 0.0;
+  double seconds = 0.0;
   for (const Solution& solution : result.solutions) {
     gap = std::max(gap, solution.gap);
+    seconds = std::max(seconds, solution.seconds);
   }
+  worst().gap = std::max(worst().gap, gap);
+  worst().seconds = std::max(worst().seconds, seconds);
+  ++worst().searches;
   state.counters["gap"] = gap;
+  state.counters["seconds"] = seconds;
   state.counters["proven"] = result.status == SolveStatus::kOptimal ? 1.0 : 0.0;
   state.counters["solutions"] = static_cast<double>(result.solutions.size());
 }
@@ -65,4 +84,14 @@ BENCHMARK(infeasible_and_why)->Unit(benchmark::kSecond)->Iterations(1);
 }  // namespace
 }  // namespace puzzle
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  const puzzle::Worst& worst = puzzle::worst();
+  std::printf(
+      "80 layers x 54 choices, three budgets, %d searches: slowest solution %.2f s (target "
+      "10), largest proven gap %.1e (target 1e-6): %s\n",
+      worst.searches, worst.seconds, worst.gap,
+      worst.seconds < 10.0 && worst.gap <= 1e-6 ? "met" : "MISSED");
+  return 0;
+}

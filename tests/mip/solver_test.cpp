@@ -267,6 +267,15 @@ TEST(Solver, NoTimeIsNoAnswer) {
   EXPECT_EQ(result.status, SolveStatus::kUnknown);
   EXPECT_TRUE(result.solutions.empty());
   EXPECT_FALSE(result.infeasibility.has_value());
+  const auto failure = solve_failure(result, {.time_limit_s = 1e-9});
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_EQ(failure->kind, ErrorKind::kNumeric);
+  EXPECT_THAT(failure->why, HasSubstr("none is ruled out"));
+  EXPECT_FALSE(solve_failure(HighsSolver().solve(two_layers()), {}).has_value());
+  Problem impossible = two_layers();
+  impossible.budgets[0].at_least = 500.0;
+  impossible.budgets[0].at_most.reset();
+  EXPECT_EQ(solve_failure(HighsSolver().solve(impossible), {})->kind, ErrorKind::kInfeasible);
 }
 
 TEST(Solver, TimeLimitLeavesAnHonestGap) {

@@ -2,142 +2,339 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 
 #include <ATen/ATen.h>
-#include <nlohmann/json.hpp>
 
+#include "puzzle/app/plan_work.h"
 #include "puzzle/arch/cost.h"
-#include "puzzle/base/json.h"
-#include "puzzle/base/strings.h"
-#include "puzzle/stages/measure.h"
+#include "puzzle/stages/search_budgets.h"
+#include "puzzle/stages/search_check.h"
+#include "puzzle/stages/weight_types.h"
 #include "puzzle/tensor/device.h"
+#include "puzzle/text/corpus.h"
 
 namespace puzzle {
 namespace {
 
 constexpr double kFp32Bytes = 4.0;
+constexpr double kMib = 1048576.0;
+// What no configuration tells: how fast other programs and disks are. Measured on two cores.
+constexpr double kTokenisedBytesPerS = 3e6;
+constexpr double kBytesPerToken = 4.0;  // of text
+constexpr double kDiskBytesPerS = 2e8;
+constexpr double kSecondsPerStack = 9.0;       // llama-server, batch and context included
+constexpr double kServerStartSeconds = 5.0;    // one file, tokenizer and warm-up included
+constexpr double kWeightBytesPerS = 12e9;      // generation in llama.cpp is bound by memory
+constexpr double kQuantisedPrefillRate = 0.4;  // of fp32 matrix products
+constexpr double kTimedRounds = 5.0;           // of each file
+constexpr double kSmallestChildFraction = 0.1;
 
-// FLOPs per token, forward, of the layers and of the head, at the recipe's window length.
-struct PerToken {
-  double layers;
-  double head;
-};
-
-PerToken flops_per_token(const ModelSpec& spec, std::int64_t window) {
-  const FlopsQuery query{.batch = 1, .new_tokens = window};
-  const auto tokens = static_cast<double>(window);
-  const double head = static_cast<double>(head_flops(spec, query)) / tokens;
-  return {static_cast<double>(model_flops(spec, query)) / tokens - head, head};
-}
-
-std::int64_t layer_variants(const LayerSpace& layer) {
-  return std::ssize(layer.attention) + std::ssize(layer.ffn) -
-         2;  // without the parent's own halves
-}
-
-// Grams and solves: F² per token and channel pair, plus the elimination's cubic part.
-double init_flops(const Recipe& recipe, const ModelSpec& spec) {
-  double flops = 0;
-  const auto tokens = static_cast<double>(recipe.data.calibration_tokens);
-  const auto hidden = static_cast<double>(spec.hidden_size);
-  for (const BlockSpec& block : spec.layers) {
-    const auto width = static_cast<double>(block.ffn.width);
-    flops += tokens * 2.0 * (width * width + width * hidden + 3.0 * hidden * hidden);
-    flops += 3.0 * width * width * width + 2.0 * hidden * hidden * hidden;
-  }
-  return flops;
-}
-
-double library_bytes(const ModelSpec& spec, const SearchSpace& space) {
-  double bytes = 0;
-  for (std::size_t i = 0; i < space.layers.size(); ++i) {
-    for (const AttentionSpec& attention : space.layers[i].attention) {
-      if (attention != spec.layers[i].attention) {
-        bytes += static_cast<double>(attention_cost(spec, attention, WeightTypes{}).weight_bytes);
-      }
+double child_fraction_of(const SearchOptions& search) {
+  double fraction = 1.0;
+  for (const BudgetSpec& budget : parse_budgets(search.budgets)) {
+    if (budget.relative && budget.value > 0.0) {
+      fraction = std::min(fraction, budget.cost->is_rate() ? 1.0 / budget.value : budget.value);
     }
-    for (const FfnSpec& ffn : space.layers[i].ffn) {
-      if (ffn != spec.layers[i].ffn) {
-        bytes += static_cast<double>(ffn_cost(spec, ffn, WeightTypes{}).weight_bytes);
-      }
+  }
+  return std::max(fraction, kSmallestChildFraction);
+}
+
+double variants_bytes(const ModelSpec& spec, const LayerSpace& layer, const BlockSpec& own) {
+  double bytes = 0;
+  for (const AttentionSpec& attention : layer.attention) {
+    if (attention != own.attention) {
+      bytes += static_cast<double>(attention_cost(spec, attention, WeightTypes{}).weight_bytes);
+    }
+  }
+  for (const FfnSpec& ffn : layer.ffn) {
+    if (ffn != own.ffn) {
+      bytes += static_cast<double>(ffn_cost(spec, ffn, WeightTypes{}).weight_bytes);
     }
   }
   return bytes;
 }
 
+// fp64 sums of a layer's fits and the elimination's copies of the largest.
+double fit_bytes(const ModelSpec& spec) {
+  const auto hidden = static_cast<double>(spec.hidden_size);
+  double bytes = 0;
+  for (const BlockSpec& block : spec.layers) {
+    const auto width = static_cast<double>(block.ffn.width);
+    bytes =
+        std::max(bytes, 8.0 * (4.0 * width * width + 3.0 * width * hidden + 6.0 * hidden * hidden));
+  }
+  return bytes;
+}
+
+// Text that is tokenised: the files where they are there, else what the parts need.
+double corpus_bytes(const DataOptions& data) {
+  double bytes = 0;
+  for (const std::string& text : data.sources) {
+    const CorpusSource source = parse_corpus_source(text);
+    if (!std::filesystem::exists(source.path)) {
+      bytes = 0;
+      break;
+    }
+    for (const std::filesystem::path& file : corpus_files(source)) {
+      bytes += static_cast<double>(std::filesystem::file_size(file));
+    }
+  }
+  const auto needed =
+      static_cast<double>(data.train_tokens + data.calibration_tokens + data.scoring_tokens +
+                          data.validation_tokens + data.test_tokens);
+  return bytes > 0.0 ? bytes : kBytesPerToken * needed;
+}
+
+// Hidden states that a stage holds: in memory up to a limit, the rest in a scratch file.
+struct HeldBytes {
+  double memory = 0.0;
+  double disk = 0.0;
+};
+
+HeldBytes held_bytes(const ModelSpec& spec, std::int64_t tokens, std::int64_t limit_mib) {
+  const double all =
+      static_cast<double>(tokens) * static_cast<double>(spec.hidden_size) * kFp32Bytes;
+  const double limit = static_cast<double>(limit_mib) * kMib;
+  return {std::min(all, limit), std::max(0.0, all - limit)};
+}
+
+class Planner {
+ public:
+  Planner(const Recipe& recipe, const ModelSpec& parent, double flops_per_s)
+      : recipe_(recipe),
+        parent_(parent),
+        space_(make_search_space(recipe.search_space, parent)),
+        weights_(static_cast<double>(
+            model_cost(parent, ExportTarget::kNative, WeightTypes{}).weight_bytes)),
+        ends_(static_cast<double>(fixed_cost(parent, WeightTypes{}).weight_bytes)) {
+    check_search_options(recipe.search, recipe.scenario, recipe.model);
+    check_exact_budgets(recipe.search, recipe.scenario, recipe.model, parent, space_);
+    plan_.parent = parent.name;
+    plan_.parent_parameters = model_cost(parent, ExportTarget::kNative, WeightTypes{}).parameters;
+    plan_.log10_architectures = space_.log10_architectures();
+    plan_.num_candidates = num_variants(parent, space_);
+    plan_.child_fraction = child_fraction_of(recipe.search);
+    plan_.flops_per_s = flops_per_s;
+    for (std::size_t i = 0; i < space_.layers.size(); ++i) {
+      const double bytes = variants_bytes(parent, space_.layers[i], parent.layers[i]);
+      library_ += bytes;
+      largest_layer_ = std::max(largest_layer_, bytes);
+    }
+  }
+
+  Plan make() {
+    add_data();
+    add_init_library();
+    add_distill_blocks();
+    add_score();
+    add_measure();
+    add("search", {.memory_bytes = weights_, .seconds = 5.0});
+    const double child = child_bytes();
+    add("assemble",
+        {.memory_bytes = weights_ + child, .disk_bytes = child, .seconds = child / kDiskBytesPerS});
+    add_distill_child("distill-child", 1);
+    add_compared();
+    add_evaluate();
+    add_export();
+    add_throughput();
+    add("report", {.seconds = 1.0});
+    return std::move(plan_);
+  }
+
+ private:
+  void add(const char* stage, StagePlan row) {
+    row.stage = stage;
+    plan_.stages.push_back(std::move(row));
+  }
+
+  [[nodiscard]] double seconds(const Work& work) const { return work.seconds(plan_.flops_per_s); }
+  [[nodiscard]] double child_bytes() const {
+    return ends_ + plan_.child_fraction * (weights_ - ends_);
+  }
+
+  void add_data() {
+    const double bytes = corpus_bytes(recipe_.data);
+    add("data", {.tokens = static_cast<std::int64_t>(bytes / kBytesPerToken),
+                 .disk_bytes = bytes / kBytesPerToken * sizeof(std::int32_t),
+                 .seconds = bytes / kTokenisedBytesPerS});
+  }
+
+  void add_init_library() {
+    const Work work = init_library_work(recipe_, parent_, space_);
+    const HeldBytes held =
+        held_bytes(parent_, recipe_.data.calibration_tokens + recipe_.data.validation_tokens,
+                   recipe_.init_library.state_memory_mib);
+    add("init-library",
+        {.tokens = recipe_.data.calibration_tokens,
+         .flops = work.flops(),
+         .memory_bytes = weights_ + held.memory + largest_layer_ + fit_bytes(parent_),
+         .disk_bytes = library_ + held.disk,
+         .seconds = seconds(work)});
+  }
+
+  void add_distill_blocks() {
+    if (!recipe_.train_blocks) {
+      return;
+    }
+    const DistillBlocksOptions& options = recipe_.distill_blocks;
+    const Work work = distill_blocks_work(recipe_, parent_, space_);
+    const HeldBytes held = held_bytes(
+        parent_,
+        options.num_tokens + std::min(options.validation_tokens, recipe_.data.validation_tokens),
+        options.state_memory_mib);
+    const auto passes = static_cast<double>(distill_blocks_passes(options).size());
+    // A layer's variants with gradients and two moments, and their start to fall back on.
+    add("distill-blocks", {.tokens = options.num_tokens * options.epochs,
+                           .flops = work.flops(),
+                           .memory_bytes = weights_ + held.memory + 5.0 * largest_layer_,
+                           .disk_bytes = passes * library_ + held.disk,
+                           .seconds = seconds(work)});
+  }
+
+  void add_score() {
+    const std::int64_t tokens = tokens_used(recipe_.score.num_tokens, recipe_.data.scoring_tokens);
+    const Work work = score_work(recipe_, parent_, space_);
+    const HeldBytes states = held_bytes(parent_, 2 * tokens, INT64_MAX / (1 << 20));
+    add("score", {.tokens = tokens,
+                  .flops = work.flops(),
+                  .memory_bytes = weights_ + states.memory + largest_layer_ +
+                                  static_cast<double>(recipe_.score.hidden_mib) * kMib,
+                  .seconds = seconds(work)});
+  }
+
+  void add_measure() {
+    const DistinctSubblocks distinct = distinct_subblocks(space_);
+    const auto stacks =
+        static_cast<double>(std::ssize(distinct.attention) + std::ssize(distinct.ffn));
+    const bool is_timed =
+        recipe_.measure.engine == "native" || recipe_.measure.engine == "llama-server";
+    add("measure", {.memory_bytes = weights_,
+                    .seconds = is_timed ? kSecondsPerStack * stacks *
+                                              static_cast<double>(recipe_.scenario.batch.size())
+                                        : 0.0});
+  }
+
+  void add_distill_child(const char* name, std::int64_t count) {
+    if (!recipe_.train_child) {
+      return;
+    }
+    const auto times = static_cast<double>(count);
+    const DistillChildOptions& options = recipe_.distill_child;
+    const Work work = times * distill_child_work(recipe_, parent_, plan_.child_fraction);
+    const double trained =
+        options.train == "all" ? child_bytes() : plan_.child_fraction * (weights_ - ends_);
+    // What a layer keeps for its backward pass: some 12 tensors of its width, or its input alone.
+    const auto states =
+        static_cast<double>(options.micro_windows * recipe_.data.window * parent_.hidden_size) *
+        kFp32Bytes;
+    const double kept = states * static_cast<double>(parent_.num_layers()) *
+                        (options.checkpoint_layers ? 1.0 : 12.0);
+    add(name, {.tokens = count * options.num_tokens,
+               .flops = work.flops(),
+               .memory_bytes = weights_ + child_bytes() + 4.0 * trained + kept,
+               .disk_bytes = times * (child_bytes() + 3.0 * trained),
+               .seconds = seconds(work)});
+  }
+
+  // The children to compare with: the paper's library, and their own distillation.
+  void add_compared() {
+    const auto& names = recipe_.compare;
+    if (std::find(names.begin(), names.end(), kPaperInit) != names.end()) {
+      Recipe paper = recipe_;
+      paper.init_library.init = "paper";
+      const Work work = init_library_work(paper, parent_, space_);
+      const HeldBytes held =
+          held_bytes(parent_, recipe_.data.calibration_tokens + recipe_.data.validation_tokens,
+                     recipe_.init_library.state_memory_mib);
+      const double child = plan_.child_fraction * (weights_ - ends_);
+      add("paper-init", {.tokens = recipe_.data.calibration_tokens,
+                         .flops = work.flops(),
+                         .memory_bytes = weights_ + held.memory + largest_layer_,
+                         .disk_bytes = child + held.disk,
+                         .seconds = seconds(work)});
+    }
+    if (recipe_.compare_distilled) {
+      add_distill_child("compare", std::ssize(names));
+    }
+  }
+
+  void add_evaluate() {
+    const std::int64_t compared = std::ssize(recipe_.compare) * (recipe_.compare_distilled ? 2 : 1);
+    const std::int64_t children = 1 + (recipe_.train_child ? 1 : 0) + compared;
+    const Work work = evaluate_work(recipe_, parent_, plan_.child_fraction, children);
+    // Embedding and head are held once unless distillation changed them.
+    const double own_ends =
+        recipe_.distill_child.train == "all" && recipe_.train_child ? ends_ : 0.0;
+    add("evaluate",
+        {.tokens = tokens_used(recipe_.evaluate.num_tokens, recipe_.data.test_tokens),
+         .flops = work.flops(),
+         .memory_bytes = weights_ + static_cast<double>(children) *
+                                        (plan_.child_fraction * (weights_ - ends_) + own_ends),
+         .seconds = seconds(work)});
+  }
+
+  void add_export() {
+    double disk = 0.0;
+    const WeightTypes types =
+        deployed_types(recipe_.export_child.types, recipe_.scenario, recipe_.model);
+    const auto whole =
+        static_cast<double>(model_cost(parent_, ExportTarget::kNative, types).weight_bytes);
+    for (const std::string& format : recipe_.export_child.formats) {
+      const double half = recipe_.export_child.hf_dtype == "float32" ? 1.0 : 0.5;
+      disk += format == "gguf" ? plan_.child_fraction * whole : half * child_bytes();
+    }
+    add("export", {.memory_bytes = weights_ + child_bytes(),
+                   .disk_bytes = disk,
+                   .seconds = disk / kDiskBytesPerS + child_bytes() / kDiskBytesPerS});
+  }
+
+  // The parent's and the child's file in llama.cpp.
+  void add_throughput() {
+    const auto& formats = recipe_.export_child.formats;
+    if (!recipe_.throughput.enabled ||
+        std::find(formats.begin(), formats.end(), "gguf") == formats.end()) {
+      return;
+    }
+    const WeightTypes types =
+        deployed_types(recipe_.export_child.types, recipe_.scenario, recipe_.model);
+    const auto bytes =
+        static_cast<double>(model_cost(parent_, ExportTarget::kNative, types).weight_bytes);
+    const double step_s = bytes / kWeightBytesPerS;
+    const double token_s = layers_work(parent_, recipe_.data.window).flops() /
+                           (kQuantisedPrefillRate * plan_.flops_per_s);
+    const auto read = static_cast<double>(recipe_.throughput.quality_tokens) +
+                      kTimedRounds * static_cast<double>(recipe_.scenario.prompt_tokens);
+    const auto generated = static_cast<double>(recipe_.throughput.log_prob_tokens) +
+                           kTimedRounds * static_cast<double>(recipe_.scenario.generated_tokens);
+    add("throughput",
+        {.tokens = recipe_.throughput.quality_tokens,
+         .memory_bytes = weights_ + bytes,
+         .seconds = 2.0 * (kServerStartSeconds + read * token_s + generated * step_s)});
+  }
+
+  const Recipe& recipe_;
+  const ModelSpec& parent_;
+  SearchSpace space_;
+  double weights_ = 0.0;        // of the parent, fp32
+  double ends_ = 0.0;           // of embedding, head and final norm
+  double library_ = 0.0;        // of all variants
+  double largest_layer_ = 0.0;  // of the variants of one layer
+  Plan plan_;
+};
+
 }  // namespace
 
+double Plan::seconds() const {
+  double sum = 0;
+  for (const StagePlan& stage : stages) {
+    sum += stage.seconds;
+  }
+  return sum;
+}
+
 Plan make_plan(const Recipe& recipe, const ModelSpec& parent, double flops_per_s) {
-  const SearchSpace space = make_search_space(recipe.search_space, parent);
-  const PartCost whole = model_cost(parent, ExportTarget::kNative, WeightTypes{});
-  const PerToken per_token = flops_per_token(parent, recipe.data.window);
-  const auto weights = static_cast<double>(whole.weight_bytes);
-  const auto hidden = static_cast<double>(parent.hidden_size);
-  const double layer_library =
-      library_bytes(parent, space) / static_cast<double>(parent.num_layers());
-  Plan plan;
-  plan.parent = parent.name;
-  plan.parent_parameters = whole.parameters;
-  plan.log10_architectures = space.log10_architectures();
-  plan.flops_per_s = flops_per_s;
-  double half_depth_variants = 0;
-  for (std::size_t i = 0; i < space.layers.size(); ++i) {
-    const std::int64_t variants = layer_variants(space.layers[i]);
-    plan.num_candidates += variants;
-    half_depth_variants += static_cast<double>(variants) *
-                           static_cast<double>(space.layers.size() - i) /
-                           static_cast<double>(space.layers.size());
-  }
-  const auto add = [&](const char* stage, std::int64_t tokens, double flops, double memory,
-                       double disk, double fixed_seconds = 0.0) {
-    plan.stages.push_back(
-        {stage, tokens, flops, memory, disk, flops / flops_per_s + fixed_seconds});
-  };
-  const auto state_bytes = [&](std::int64_t tokens) {
-    return static_cast<double>(tokens) * hidden * kFp32Bytes;
-  };
-  const auto calibration = static_cast<double>(recipe.data.calibration_tokens);
-  add("init-library", recipe.data.calibration_tokens,
-      calibration * per_token.layers + init_flops(recipe, parent),
-      weights + state_bytes(recipe.data.calibration_tokens + recipe.data.validation_tokens) +
-          layer_library,
-      library_bytes(parent, space));
-  if (recipe.train_blocks) {
-    const std::int64_t tokens = recipe.distill_blocks.num_tokens;
-    const double variants_flops = per_token.layers / static_cast<double>(parent.num_layers()) *
-                                  static_cast<double>(plan.num_candidates) * 3.0;
-    add("distill-blocks", tokens, static_cast<double>(tokens) * (per_token.layers + variants_flops),
-        weights + state_bytes(tokens) + 4.0 * layer_library, library_bytes(parent, space));
-  }
-  const std::int64_t scored =
-      recipe.score.num_tokens > 0 ? recipe.score.num_tokens : recipe.data.scoring_tokens;
-  add("score", scored,
-      static_cast<double>(scored) * (half_depth_variants * per_token.layers +
-                                     static_cast<double>(plan.num_candidates) * per_token.head),
-      weights + state_bytes(2 * scored) + static_cast<double>(recipe.score.hidden_mib) * 1048576.0,
-      0.0);
-  const DistinctSubblocks distinct = distinct_subblocks(space);
-  const double timed =
-      static_cast<double>(std::ssize(distinct.attention) + std::ssize(distinct.ffn));
-  const bool runs = recipe.measure.engine == "native" || recipe.measure.engine == "llama-server";
-  add("measure", 0, 0.0, weights, 0.0, runs ? 10.0 * timed : 0.0);
-  add("search", 0, 0.0, weights, 0.0, 5.0);
-  if (recipe.train_child) {
-    const std::int64_t tokens = recipe.distill_child.num_tokens;
-    add("distill-child", tokens,
-        static_cast<double>(tokens) * 4.0 * (per_token.layers + per_token.head),
-        weights * 5.0 + state_bytes(recipe.distill_child.micro_windows * recipe.data.window *
-                                    parent.num_layers() * 12),
-        weights * 5.0);
-  }
-  const std::int64_t tested =
-      recipe.evaluate.num_tokens > 0 ? recipe.evaluate.num_tokens : recipe.data.test_tokens;
-  const double models = 2.0 + static_cast<double>(recipe.compare.size());
-  add("evaluate", tested,
-      static_cast<double>(tested) * models * (2.0 * per_token.head + 2.0 * per_token.layers),
-      weights * 2.0, 0.0);
-  add("export", 0, 0.0, weights * 2.0, weights, weights / 200e6);
-  return plan;
+  return Planner(recipe, parent, flops_per_s).make();
 }
 
 double measure_flops_per_s(const std::string& device_name) {
@@ -145,7 +342,7 @@ double measure_flops_per_s(const std::string& device_name) {
   const std::int64_t size = device.is_cpu() ? 1024 : 4096;
   const at::Tensor a = at::full({size, size}, 0.5, at::TensorOptions(device).dtype(at::kFloat));
   double best_s = 1e30;
-  for (int round = 0; round < 4; ++round) {
+  for (int round = 0; round < 8; ++round) {
     synchronize(device);
     const auto start = std::chrono::steady_clock::now();
     (void)a.mm(a);
@@ -154,44 +351,7 @@ double measure_flops_per_s(const std::string& device_name) {
         best_s, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   const auto n = static_cast<double>(size);
-  // Whole layers reach about two thirds of what one large product does.
-  return 0.65 * 2.0 * n * n * n / best_s;
-}
-
-std::string plan_text(const Plan& plan) {
-  std::string text = fmt::format(
-      "parent {}: {} parameters; 10^{:.0f} architectures, {} variants to score\n"
-      "times at {}FLOP/s\n\n{:<15} {:>9} {:>11} {:>10} {:>10} {:>14}\n",
-      plan.parent, human_count(static_cast<double>(plan.parent_parameters)),
-      plan.log10_architectures, plan.num_candidates, human_count(plan.flops_per_s), "stage",
-      "tokens", "FLOPs", "memory", "disk", "time");
-  double seconds = 0;
-  for (const StagePlan& stage : plan.stages) {
-    text += fmt::format("{:<15} {:>9} {:>11} {:>10} {:>10} {:>14}\n", stage.stage,
-                        human_count(static_cast<double>(stage.tokens)), human_count(stage.flops),
-                        human_bytes(stage.memory_bytes), human_bytes(stage.disk_bytes),
-                        human_seconds(stage.seconds));
-    seconds += stage.seconds;
-  }
-  return text + fmt::format("{:<15} {:>58}\n", "total", human_seconds(seconds));
-}
-
-Json plan_json(const Plan& plan) {
-  Json stages = Json::array();
-  for (const StagePlan& stage : plan.stages) {
-    stages.push_back({{"stage", stage.stage},
-                      {"tokens", stage.tokens},
-                      {"flops", stage.flops},
-                      {"memory_bytes", stage.memory_bytes},
-                      {"disk_bytes", stage.disk_bytes},
-                      {"seconds", stage.seconds}});
-  }
-  return {{"parent", plan.parent},
-          {"parameters", plan.parent_parameters},
-          {"log10_architectures", plan.log10_architectures},
-          {"variants", plan.num_candidates},
-          {"flops_per_s", plan.flops_per_s},
-          {"stages", stages}};
+  return 2.0 * n * n * n / best_s;
 }
 
 }  // namespace puzzle

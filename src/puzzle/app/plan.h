@@ -13,11 +13,11 @@
 namespace puzzle {
 
 struct StagePlan {
-  std::string stage;
+  std::string stage{};
   std::int64_t tokens = 0;
   double flops = 0.0;
   double memory_bytes = 0.0;  // at its peak, parent included
-  double disk_bytes = 0.0;    // written
+  double disk_bytes = 0.0;    // written; scratch files that go again included
   double seconds = 0.0;       // at the rate given
 };
 
@@ -26,11 +26,18 @@ struct Plan {
   std::int64_t parent_parameters = 0;
   double log10_architectures = 0.0;
   std::int64_t num_candidates = 0;
+  // What the budgets leave of the parent's layers, as far as a recipe can tell: the tightest
+  // relative budget (1 without one).
+  double child_fraction = 1.0;
   double flops_per_s = 0.0;
   std::vector<StagePlan> stages;
+
+  [[nodiscard]] double seconds() const;
 };
 
-// `flops_per_s`: what this machine reaches in fp32 matrix products (see measure_flops_per_s).
+// `flops_per_s`: of large fp32 matrix products on this machine (see measure_flops_per_s). Times are
+// for one process; on two quiet cores they were within a third of what stages of about a minute and
+// more took. Checks the search first: throws as check_search_options() and check_exact_budgets().
 [[nodiscard]] Plan make_plan(const Recipe& recipe, const ModelSpec& parent, double flops_per_s);
 
 // A short matrix product on the recipe's device.

@@ -6,10 +6,14 @@
 // exceeds the length of the encoded context is the continuation. BOS is put in front where the
 // tokenizer does so; an empty context becomes BOS or, without one, EOS.
 //
-// Formats, one JSON object per line (.jsonl):
-//   minimal pairs    {"sentence_good": "…", "sentence_bad": "…"}          (BLiMP; other members
-//   ignored) multiple choice  {"context": "…", "choices": ["…", …], "answer": 0}   (0-based) last
-//   word        {"text": "… word"}; a .txt file holds one text per line
+// Formats, one JSON object per line (.jsonl; docs/formats.md has examples):
+//
+//   minimal pairs    {"sentence_good": "…", "sentence_bad": "…"}; other members are ignored (BLiMP)
+//
+//   multiple choice  {"context": "…", "choices": ["…", …], "answer": 0}; answer counts from 0
+//
+//   last word        {"text": "… word"}; a .txt file holds one text per line
+//
 // A path may be a folder; then every .jsonl (and .txt for last word) file of it is read, sorted by
 // name.
 #pragma once

@@ -1,16 +1,11 @@
 // Cost tables as JSON, for times measured elsewhere (vLLM, TensorRT-LLM, another machine):
 //
 //   {"format": "puzzle-costs", "version": 1,
-//    "engine": "vllm 0.11", "hardware": "H100-SXM, FP8",           both optional, for the record
-//    "rows": [
-//      {"subblock": "attention/kv8", "phase": "prefill",  "batch": 64, "context": 2048, "seconds":
-//      0.0121},
-//      {"subblock": "ffn/w14336",    "phase": "generate", "batch": 64, "context": 2048, "seconds":
-//      0.00021,
-//       "p10_s": 0.00020, "p90_s": 0.00023, "samples": 20},        the last three optional
-//      {"subblock": "fixed",         "phase": "generate", "batch": 64, "context": 2048, "seconds":
-//      0.0004}]}
+//    "engine": "vllm 0.11", "hardware": "H100-SXM, FP8",
+//    "rows": [{"subblock": "ffn/w14336", "phase": "generate", "batch": 64, "context": 2048,
+//              "seconds": 0.00021, "p10_s": 0.0002, "p90_s": 0.00023, "samples": 20}, …]}
 //
+// "engine" and "hardware" (for the record), "p10_s", "p90_s" and "samples" may be left out.
 // `seconds` is for the whole batch: of the whole prompt, or of one step after `context` cached
 // tokens. "fixed" is everything outside the layers. Sub-blocks named "none" may be left out: they
 // cost nothing.

@@ -196,4 +196,17 @@ std::string describe(const Infeasibility& infeasibility) {
   return parts.empty() ? "the side constraints cannot be met" : join(parts, "; ");
 }
 
+std::optional<SolveFailure> solve_failure(const SolveResult& result, const SolveOptions& options) {
+  if (result.infeasibility) {
+    return SolveFailure{ErrorKind::kInfeasible, describe(*result.infeasibility)};
+  }
+  if (result.status == SolveStatus::kUnknown) {
+    return SolveFailure{
+        ErrorKind::kNumeric,
+        fmt::format("no solution was found in {:g} s, and none is ruled out; raise the time limit",
+                    options.time_limit_s)};
+  }
+  return std::nullopt;
+}
+
 }  // namespace puzzle

@@ -95,4 +95,13 @@ class Solver {
 // the other budgets held (70000 on its own)", joined by "; ".
 [[nodiscard]] std::string describe(const Infeasibility& infeasibility);
 
+// Why a result holds no solution, and who has to act: kInfeasible where that is proven, kNumeric
+// where the time limit ended before anything was found. Empty where there is a solution.
+struct SolveFailure {
+  ErrorKind kind = ErrorKind::kInfeasible;
+  std::string why;
+};
+[[nodiscard]] std::optional<SolveFailure> solve_failure(const SolveResult& result,
+                                                        const SolveOptions& options);
+
 }  // namespace puzzle

@@ -1,0 +1,254 @@
+#include "puzzle/app/plan_work.h"
+
+#include <algorithm>
+#include <set>
+
+#include "puzzle/arch/cost.h"
+#include "puzzle/stages/block_plan.h"
+
+namespace puzzle {
+namespace {
+
+constexpr double kAttentionRate = 0.32;
+constexpr double kSolveRate = 0.5;
+// Forward, and backward for weights and for inputs.
+constexpr double kTrainingPasses = 3.0;
+// Forward and backward for inputs alone: a frozen half behind one that learns.
+constexpr double kFrozenPasses = 2.0;
+
+FlopsQuery one_window(std::int64_t window) { return {.batch = 1, .new_tokens = window}; }
+
+Work dense_work(double flops) { return {.dense = flops, .attention = 0.0, .solves = 0.0}; }
+Work solve_work(double flops) { return {.dense = 0.0, .attention = 0.0, .solves = flops}; }
+
+double cube(double x) { return x * x * x; }
+
+// Sums of outer products of `features` and, with `outputs`, of both; two FLOPs an element.
+Work gram_work(double features, double outputs) {
+  return dense_work(2.0 * features * (features + outputs));
+}
+
+// The closed-form fits of one layer: per calibration token, and once.
+struct FitWork {
+  Work per_token;
+  Work once;
+};
+
+FitWork least_squares_work(const ModelSpec& spec, const LayerSpace& layer, const BlockSpec& own,
+                           std::int64_t window) {
+  FitWork fit;
+  const auto hidden = static_cast<double>(spec.hidden_size);
+  const auto heads = static_cast<double>(spec.num_heads * spec.head_dim);
+  const auto solve = [&](double features) {
+    return solve_work(cube(features) / 3.0 + 2.0 * features * features * hidden);
+  };
+  for (const AttentionSpec& variant : layer.attention) {
+    if (variant == own.attention || variant.kind == AttentionKind::kNone) {
+      continue;
+    }
+    const bool is_linear = variant.kind == AttentionKind::kLinear;
+    const double features = is_linear ? hidden : heads;
+    fit.per_token += gram_work(features, hidden);
+    if (!is_linear) {
+      fit.per_token += attention_work(spec, variant, window);
+    }
+    fit.once += solve(features);
+  }
+  bool has_width = false;
+  for (const FfnSpec& variant : layer.ffn) {
+    if (variant != own.ffn && variant.kind == FfnKind::kLinear) {
+      fit.per_token += gram_work(hidden, hidden);
+      fit.once += solve(hidden);
+    }
+    has_width = has_width || (variant != own.ffn && variant.kind == FfnKind::kSwiglu);
+  }
+  if (has_width) {
+    const auto width = static_cast<double>(own.ffn.width);
+    fit.per_token += gram_work(width, 0.0);
+    fit.once += solve_work(10.0 * cube(width));  // ffn_order.h
+  }
+  return fit;
+}
+
+// Forward through every variant of a layer.
+Work variants_work(const ModelSpec& spec, const LayerSpace& layer, const BlockSpec& own,
+                   std::int64_t window) {
+  Work work;
+  for (const AttentionSpec& variant : layer.attention) {
+    work += (variant == own.attention ? 0.0 : 1.0) * attention_work(spec, variant, window);
+  }
+  for (const FfnSpec& variant : layer.ffn) {
+    work += (variant == own.ffn ? 0.0 : 1.0) * ffn_work(spec, variant, window);
+  }
+  return work;
+}
+
+// One token of one student, with `own` and `behind` passes through what learns and what is frozen
+// behind it; the half before an FFN is shared by all.
+Work student_work(const ModelSpec& spec, const PlannedStudent& student, std::int64_t window,
+                  double own, double behind) {
+  const Work attention = attention_work(spec, student.block.attention, window);
+  const Work ffn = ffn_work(spec, student.block.ffn, window);
+  switch (student.role) {
+    case StudentRole::kAttention:
+      return own * attention + behind * ffn;
+    case StudentRole::kFfn:
+      return own * ffn;
+    case StudentRole::kBlock:
+      break;
+  }
+  return own * (attention + ffn);
+}
+
+}  // namespace
+
+double Work::seconds(double flops_per_s) const {
+  return (dense + attention / kAttentionRate + solves / kSolveRate) / flops_per_s;
+}
+
+Work& Work::operator+=(const Work& other) {
+  dense += other.dense;
+  attention += other.attention;
+  solves += other.solves;
+  return *this;
+}
+
+Work operator+(Work a, const Work& b) { return a += b; }
+
+Work operator*(double factor, Work work) {
+  return {factor * work.dense, factor * work.attention, factor * work.solves};
+}
+
+Work attention_work(const ModelSpec& spec, const AttentionSpec& attention, std::int64_t window) {
+  const double flops = static_cast<double>(attention_flops(spec, attention, one_window(window))) /
+                       static_cast<double>(window);
+  return attention.kind == AttentionKind::kGqa
+             ? Work{.dense = 0.0, .attention = flops, .solves = 0.0}
+             : dense_work(flops);
+}
+
+Work ffn_work(const ModelSpec& spec, const FfnSpec& ffn, std::int64_t window) {
+  return dense_work(static_cast<double>(ffn_flops(spec, ffn, one_window(window))) /
+                    static_cast<double>(window));
+}
+
+Work layers_work(const ModelSpec& spec, std::int64_t window) {
+  Work work;
+  for (const BlockSpec& block : spec.layers) {
+    work += attention_work(spec, block.attention, window) + ffn_work(spec, block.ffn, window);
+  }
+  return work;
+}
+
+Work head_work(const ModelSpec& spec, std::int64_t window) {
+  return dense_work(static_cast<double>(head_flops(spec, one_window(window))) /
+                    static_cast<double>(window));
+}
+
+Work init_library_work(const Recipe& recipe, const ModelSpec& spec, const SearchSpace& space) {
+  const std::int64_t window = recipe.data.window;
+  const auto calibration = static_cast<double>(recipe.data.calibration_tokens);
+  const auto validation = static_cast<double>(recipe.data.validation_tokens);
+  Work work = (calibration + validation) * layers_work(spec, window);
+  for (std::size_t i = 0; i < space.layers.size(); ++i) {
+    work += validation * variants_work(spec, space.layers[i], spec.layers[i], window);
+    if (recipe.init_library.init == "least-squares") {
+      const FitWork fit = least_squares_work(spec, space.layers[i], spec.layers[i], window);
+      work += calibration * fit.per_token + fit.once;
+    }
+  }
+  return work;
+}
+
+Work distill_blocks_work(const Recipe& recipe, const ModelSpec& spec, const SearchSpace& space) {
+  const std::int64_t window = recipe.data.window;
+  Work work;
+  for (const DistillBlocksOptions& pass : distill_blocks_passes(recipe.distill_blocks)) {
+    const auto trained = static_cast<double>(pass.num_tokens * pass.epochs);
+    const auto validation =
+        static_cast<double>(std::min(pass.validation_tokens, recipe.data.validation_tokens));
+    work += (trained + validation) * layers_work(spec, window);
+    for (const auto& students : plan_students(spec, space, pass)) {
+      for (const PlannedStudent& student : students) {
+        work += trained * student_work(spec, student, window, kTrainingPasses, kFrozenPasses);
+        // Before and after, on held-out tokens.
+        work += 2.0 * validation * student_work(spec, student, window, 1.0, 1.0);
+      }
+    }
+  }
+  return work;
+}
+
+Work score_work(const Recipe& recipe, const ModelSpec& spec, const SearchSpace& space) {
+  const std::int64_t window = recipe.data.window;
+  const auto tokens =
+      static_cast<double>(tokens_used(recipe.score.num_tokens, recipe.data.scoring_tokens));
+  const Work head = head_work(spec, window);
+  Work behind;  // the parent's layers after the one at hand
+  Work work;
+  for (std::size_t reversed = 0; reversed < space.layers.size(); ++reversed) {
+    const std::size_t i = space.layers.size() - 1 - reversed;
+    const BlockSpec& own = spec.layers[i];
+    const Work attention = attention_work(spec, own.attention, window);
+    const Work ffn = ffn_work(spec, own.ffn, window);
+    for (const AttentionSpec& variant : space.layers[i].attention) {
+      if (variant != own.attention) {
+        work += attention_work(spec, variant, window) + ffn + behind + head;
+      }
+    }
+    for (const FfnSpec& variant : space.layers[i].ffn) {
+      if (variant != own.ffn) {
+        work += attention + ffn_work(spec, variant, window) + behind + head;
+      }
+    }
+    work += head;  // the parent's, once for the candidates of a layer
+    behind += attention + ffn;
+  }
+  return tokens * (work + 2.0 * behind);
+}
+
+Work distill_child_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction) {
+  const DistillChildOptions& options = recipe.distill_child;
+  const std::int64_t window = recipe.data.window;
+  const Work layers = layers_work(spec, window);
+  const Work head = head_work(spec, window);
+  const double head_passes = options.train == "all" ? kTrainingPasses : kFrozenPasses;
+  const double recomputed = options.checkpoint_layers ? 1.0 : 0.0;
+  const auto tokens = static_cast<double>(options.num_tokens);
+  const Work step = layers + head + head_passes * head +
+                    (child_fraction * (kTrainingPasses + recomputed)) * layers;
+  const std::int64_t steps =
+      options.num_tokens / std::max<std::int64_t>(1, options.batch_windows * window);
+  const auto validated =
+      static_cast<double>(std::min(options.validation_tokens, recipe.data.validation_tokens) *
+                          (1 + steps / std::max<std::int64_t>(1, options.validate_every)));
+  return tokens * step + validated * ((1.0 + child_fraction) * layers + 2.0 * head);
+}
+
+Work evaluate_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction,
+                   std::int64_t num_children) {
+  const std::int64_t window = recipe.data.window;
+  const auto tokens =
+      static_cast<double>(tokens_used(recipe.evaluate.num_tokens, recipe.data.test_tokens));
+  const auto children = static_cast<double>(num_children);
+  return tokens * ((1.0 + child_fraction * children) * layers_work(spec, window) +
+                   (1.0 + children) * head_work(spec, window));
+}
+
+std::int64_t tokens_used(std::int64_t wanted, std::int64_t part) {
+  return wanted > 0 ? std::min(wanted, part) : part;
+}
+
+std::int64_t num_variants(const ModelSpec& spec, const SearchSpace& space) {
+  std::int64_t count = 0;
+  for (std::size_t i = 0; i < space.layers.size(); ++i) {
+    const BlockSpec& own = spec.layers[i];
+    count += std::ranges::count_if(space.layers[i].attention,
+                                   [&](const auto& variant) { return variant != own.attention; });
+    count += std::ranges::count_if(space.layers[i].ffn,
+                                   [&](const auto& variant) { return variant != own.ffn; });
+  }
+  return count;
+}
+
+}  // namespace puzzle
