@@ -53,13 +53,6 @@ TEST(Inspect, PartsAddUpToTheModelsCost) {
   }
 }
 
-TEST(Inspect, RunsOfEqualLayers) {
-  EXPECT_EQ(layer_summary(test::parse_layers(
-                {"kv4/w96", "kv4/w96", "none/w96", "kv4/w96", "kv4/w96", "kv4/w96"})),
-            "0-1 kv4/w96; 2 none/w96; 3-5 kv4/w96");
-  EXPECT_EQ(layer_summary({}), "");
-}
-
 TEST(Inspect, TextOfASmallModel) {
   ModelSpec spec = small_spec(test::parse_layers({"kv4/w96", "kv4/w96", "linear/none"}));
   spec.mlp_bias = true;

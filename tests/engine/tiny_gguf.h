@@ -102,7 +102,7 @@ class TinyGguf {
     writer.add_value("tokenizer.ggml.tokens", tokens).add_value("tokenizer.ggml.token_type", types);
     writer.add_value("tokenizer.ggml.merges", std::vector<std::string>{"t h"});
     writer.add_u32("tokenizer.ggml.eos_token_id", 257)
-        .add_bool("tokenizer.ggml.add_bos_token", false);
+        .add_value("tokenizer.ggml.add_bos_token", false);
   }
 
   static std::string utf8(std::uint32_t code) {

@@ -1,14 +1,22 @@
 #include "puzzle/model/checkpoint.h"
 
 #include <fstream>
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/tiny_gguf.h"
 #include "puzzle/arch/hf_config.h"
 #include "puzzle/base/json.h"
+#include "puzzle/formats/gguf.h"
+#include "puzzle/formats/safetensors.h"
 #include "puzzle/model/decoder.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
@@ -57,6 +65,120 @@ TEST(Checkpoint, SaysWhichTensorHasWhichShape) {
   write_folder(folder.path(), model);
   EXPECT_PUZZLE_ERROR((void)load_model(folder.path(), at::kFloat), ErrorKind::kFormat,
                       "tensor model.layers.1.mlp.up_proj.weight is [8, 64], expected [96, 64]");
+}
+
+// The folder's file with one more tensor.
+void write_with_extra(const std::filesystem::path& folder, const ModelWeights& model,
+                      const std::string& name) {
+  write_folder(folder, model);
+  const float values[] = {1.0F, 2.0F};
+  std::vector<TensorToWrite> tensors;
+  const SafetensorsFile file(folder / "model.safetensors");
+  for (const StoredTensor& tensor : file.tensors()) {
+    tensors.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.bytes, {}});
+  }
+  tensors.push_back({name, DType::kF32, {2}, std::as_bytes(std::span(values)), {}});
+  write_safetensors(folder / "model.safetensors", std::move(tensors));
+}
+
+TEST(Checkpoint, AFolderWithWeightsThatItsConfigurationDoesNotNameIsRefused) {
+  const test::TempDir folder;
+  ModelSpec spec = test::tiny_spec(2);
+  spec.tie_embeddings = true;
+  const ModelWeights model = random_model(spec, 5);
+  for (const char* name :
+       {"model.layers.0.self_attn.q_proj.bias", "model.layers.1.self_attn.q_norm.weight",
+        "model.layers.2.input_layernorm.weight", "score.weight"}) {
+    write_with_extra(folder.path(), model, name);
+    EXPECT_PUZZLE_ERROR((void)load_model(folder.path(), at::kFloat), ErrorKind::kFormat,
+                        fmt::format("tensor {} has no place in the model", name));
+  }
+  for (const char* name : {"model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"}) {
+    write_with_extra(folder.path(), model, name);
+    EXPECT_TRUE(at::equal(load_model(folder.path(), at::kFloat).head, model.embedding));
+  }
+  spec.tie_embeddings = false;
+  write_folder(folder.path(), model);  // without a head of its own
+  save_json(folder / "config.json", make_nemotron_nas_config(spec, "float32"));
+  EXPECT_PUZZLE_ERROR((void)load_model(folder.path(), at::kFloat), ErrorKind::kFormat,
+                      "there is no tensor lm_head.weight");
+}
+
+// Calls `change` with each tensor of a small GGUF file, and leaves out those without a name.
+void write_changed_gguf(const std::filesystem::path& path,
+                        const std::function<void(TensorToWrite&)>& change) {
+  const std::filesystem::path plain = path.string() + ".plain";
+  test::TinyGguf().write(plain);
+  const GgufFile file(plain);
+  GgufWriter writer;
+  for (const auto& [key, value] : file.metadata()) {
+    writer.add_value(key, value);
+  }
+  std::vector<TensorToWrite> tensors;
+  for (const StoredTensor& stored : file.tensors()) {
+    TensorToWrite tensor{stored.name, stored.dtype, stored.shape, stored.bytes, {}};
+    change(tensor);
+    if (!tensor.name.empty()) {
+      writer.add_tensor(std::move(tensor));
+    }
+  }
+  writer.write(path);
+}
+
+TEST(Checkpoint, AGgufFileWithWrongTensorsIsRefusedByTheirNames) {
+  const test::TempDir folder;
+  const std::filesystem::path path = folder / "model.gguf";
+  const struct {
+    const char* tensor;
+    std::function<void(TensorToWrite&)> change;
+    const char* message;
+  } cases[] = {
+      {"blk.1.ffn_up.weight", [](TensorToWrite& t) { t.name.clear(); },
+       "there is no tensor blk.1.ffn_up.weight"},
+      {"output_norm.weight", [](TensorToWrite& t) { t.name.clear(); },
+       "there is no tensor output_norm.weight"},
+      {"blk.0.attn_k.weight",
+       [](TensorToWrite& t) {
+         t.shape[0] /= 2;
+         t.bytes = t.bytes.first(t.bytes.size() / 2);
+       },
+       "tensor blk.0.attn_k.weight is [8, 32], expected [16, 32]"},
+      {"blk.1.attn_norm.weight", [](TensorToWrite& t) { t.shape = {4, 8}; },
+       "tensor blk.1.attn_norm.weight is [4, 8], expected [32]"},
+      {"blk.0.ffn_gate.weight",
+       [](TensorToWrite& t) {
+         t.dtype = DType::kIQ4_NL;
+         t.bytes = t.bytes.first(64 * 18);
+       },
+       "model.gguf: tensor blk.0.ffn_gate.weight: its type IQ4_NL cannot be read"},
+      {"blk.0.ffn_gate.weight", [](TensorToWrite& t) { t.name = "blk.0.ffn_gate_exps.weight"; },
+       "tensor blk.0.ffn_gate_exps.weight is not supported"},
+  };
+  for (const auto& entry : cases) {
+    SCOPED_TRACE(entry.message);
+    write_changed_gguf(path, [&](TensorToWrite& tensor) {
+      if (tensor.name == entry.tensor) {
+        entry.change(tensor);
+      }
+    });
+    EXPECT_PUZZLE_ERROR((void)load_model(path, at::kFloat), ErrorKind::kFormat, entry.message);
+  }
+  write_changed_gguf(path, [](TensorToWrite&) {});
+  EXPECT_EQ(load_model(path, at::kFloat).layers.size(), 2U);
+}
+
+TEST(Checkpoint, ALlama2cFileOfAnotherLengthIsRefused) {
+  const auto path = test::shared_data("tinyllamas/stories260K.bin");
+  PUZZLE_REQUIRE_FILE(path);
+  const test::TempDir folder;
+  const std::filesystem::path copy = folder / "model.bin";
+  std::filesystem::copy_file(path, copy);
+  const auto size = std::filesystem::file_size(copy);
+  std::filesystem::resize_file(copy, size + 4);
+  EXPECT_PUZZLE_ERROR((void)load_model(copy, at::kFloat), ErrorKind::kFormat,
+                      "4 bytes after the last tensor");
+  std::filesystem::resize_file(copy, size - 4);
+  EXPECT_PUZZLE_ERROR((void)load_model(copy, at::kFloat), ErrorKind::kFormat, "is it truncated?");
 }
 
 TEST(Checkpoint, RefusesWhatIsNoModel) {

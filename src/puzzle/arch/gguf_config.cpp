@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -34,9 +35,6 @@ constexpr std::array kNeutralKeys = {
     NeutralKey{"final_logit_softcapping", 0.0},
     NeutralKey{"rope.scaling.yarn_log_multiplier", 0.0},
 };
-constexpr std::array kForeignTensors = {"blk.0.attn_qkv.weight",     "blk.0.attn_q_norm.weight",
-                                        "blk.0.ffn_gate_inp.weight", "blk.0.attn_sinks.weight",
-                                        "rope_factors_long.weight",  "rope_factors_short.weight"};
 
 class ConfigReader {
  public:
@@ -53,7 +51,10 @@ class ConfigReader {
     return file_.find_tensor(fmt::format("blk.{}.{}", layer, part)) != nullptr;
   }
 
-  void refuse_foreign_parts() const;
+  void refuse_foreign_keys() const;
+  void refuse_foreign_tensors(const ModelSpec& spec) const;
+  void add_tensor_names(const ModelSpec& spec, std::int64_t layer,
+                        std::set<std::string, std::less<>>& names) const;
   void read_sizes(ModelSpec& spec) const;
   void read_vocabulary(ModelSpec& spec) const;
   void read_layers(ModelSpec& spec) const;
@@ -86,17 +87,11 @@ double ConfigReader::real(std::string_view name, double fallback) const {
   return decimal;
 }
 
-void ConfigReader::refuse_foreign_parts() const {
+void ConfigReader::refuse_foreign_keys() const {
   for (const NeutralKey& entry : kNeutralKeys) {
     if (const double value = real(entry.key, entry.neutral); value != entry.neutral) {
       fail(ErrorKind::kFormat, "{}: the key {} is {}, which is not supported; expected {}", place_,
            key(entry.key), value, entry.neutral);
-    }
-  }
-  for (const char* name : kForeignTensors) {
-    if (file_.find_tensor(name) != nullptr) {
-      fail(ErrorKind::kFormat, "{}: tensor {} is not supported in architecture {}", place_, name,
-           architecture_);
     }
   }
 }
@@ -277,20 +272,58 @@ void ConfigReader::read_biases(ModelSpec& spec) const {
   spec.attention_bias = read_bias_set(spec, {"attn_q.bias", "attn_k.bias", "attn_v.bias"}, is_gqa);
   spec.attention_output_bias = read_bias_set(spec, {"attn_output.bias"}, is_gqa);
   spec.mlp_bias = read_bias_set(spec, {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"}, is_swiglu);
+}
+
+// What the layer holds as written, before a rewrite was undone.
+void ConfigReader::add_tensor_names(const ModelSpec& spec, std::int64_t layer,
+                                    std::set<std::string, std::less<>>& names) const {
+  const auto add = [&](std::initializer_list<const char*> parts, const char* suffix) {
+    for (const char* part : parts) {
+      names.insert(fmt::format("blk.{}.{}.{}", layer, part, suffix));
+    }
+  };
+  const BlockSpec written = written_block(layer);
+  if (written.attention.kind == AttentionKind::kGqa) {
+    add({"attn_norm", "attn_q", "attn_k", "attn_v", "attn_output"}, "weight");
+    if (spec.attention_bias) {
+      add({"attn_q", "attn_k", "attn_v"}, "bias");
+    }
+    if (spec.attention_output_bias) {
+      add({"attn_output"}, "bias");
+    }
+  } else if (written.attention.kind == AttentionKind::kLinear) {
+    add({"attn_norm", "attn_output"}, "weight");
+  }
+  if (written.ffn.kind == FfnKind::kSwiglu) {
+    add({"ffn_norm", "ffn_gate", "ffn_up", "ffn_down"}, "weight");
+    const FfnKind kind = spec.layers[static_cast<std::size_t>(layer)].ffn.kind;
+    if (kind == FfnKind::kLinear) {
+      add({"ffn_gate"}, "bias");
+    } else if (kind == FfnKind::kSwiglu && spec.mlp_bias) {
+      add({"ffn_gate", "ffn_up", "ffn_down"}, "bias");
+    }
+  }
+}
+
+// A tensor that no part of the model reads would change what the file's own engine computes.
+void ConfigReader::refuse_foreign_tensors(const ModelSpec& spec) const {
+  std::set<std::string, std::less<>> names = {"token_embd.weight", "output_norm.weight",
+                                              "output.weight", "rope_freqs.weight"};
   for (std::int64_t i = 0; i < spec.num_layers(); ++i) {
-    if (spec.layers[static_cast<std::size_t>(i)].attention.kind == AttentionKind::kLinear &&
-        has_tensor(i, "attn_output.bias")) {
+    add_tensor_names(spec, i, names);
+  }
+  for (const StoredTensor& tensor : file_.tensors()) {
+    if (!names.contains(tensor.name)) {
       fail(ErrorKind::kFormat,
-           "{}: tensor blk.{}.attn_output.bias on linear attention is not "
-           "supported",
-           place_, i);
+           "{}: tensor {} is not supported in architecture {} with these keys; it would be ignored",
+           place_, tensor.name, architecture_);
     }
   }
 }
 
 ModelSpec ConfigReader::read() {
   ModelSpec spec;
-  refuse_foreign_parts();
+  refuse_foreign_keys();
   read_sizes(spec);
   read_vocabulary(spec);
   const std::int64_t num_layers = file_.int_value(key("block_count"));
@@ -308,6 +341,7 @@ ModelSpec ConfigReader::read() {
   spec.rope = read_rope(spec);
   read_biases(spec);
   check_model_spec(spec, place_);
+  refuse_foreign_tensors(spec);
   return spec;
 }
 

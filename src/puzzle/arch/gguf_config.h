@@ -11,8 +11,8 @@
 namespace puzzle {
 
 // Reads general.architecture llama or deci; anything else is refused by name, and so are keys that
-// change the function computed (experts, sliding windows, logit scales, …). Looks at the tensors
-// where keys leave something open:
+// change the function computed (experts, sliding windows, logit scales, …) and tensors that have no
+// place in the model. Looks at the tensors where keys leave something open:
 //   tied head    no output.weight
 //   biases       all of q, k, v in every GQA layer or none (the same for o, and for gate, up, down)
 //   RoPE         rope_freqs.weight = llama3 scaling with exactly these divisors; the usual settings

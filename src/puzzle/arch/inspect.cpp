@@ -180,14 +180,6 @@ std::vector<PartSize> part_sizes(const ModelSpec& spec, ExportTarget target,
   return table.finish();
 }
 
-std::string layer_summary(const Architecture& layers) {
-  std::vector<std::string> parts;
-  for (const LayerRun& run : layer_runs(layers)) {
-    parts.push_back(run_name(run) + " " + run.block.name());
-  }
-  return join(parts, "; ");
-}
-
 std::string describe(const ModelSpec& spec, const std::vector<PartSize>& parts) {
   std::string text = fmt::format("{} ({})\n", spec.name.empty() ? "model" : spec.name, spec.family);
   const auto line = [&text](std::string_view label, const std::string& value) {

@@ -32,9 +32,6 @@ struct PartSize {
 [[nodiscard]] std::vector<PartSize> part_sizes(const ModelSpec& spec, ExportTarget target,
                                                const WeightTypes& types);
 
-// "0-3 kv3/w1536; 4 none/w768": runs of equal blocks.
-[[nodiscard]] std::string layer_summary(const Architecture& layers);
-
 // Several lines, ending in a newline. The KV cache is counted in F16.
 [[nodiscard]] std::string describe(const ModelSpec& spec, const std::vector<PartSize>& parts);
 [[nodiscard]] nlohmann::json describe_json(const ModelSpec& spec,

@@ -131,14 +131,6 @@ void SearchSpaceOptions::visit(OptionList& list) {
            "Layers (0-based) that keep the parent's block.");
 }
 
-std::int64_t SearchSpace::num_blocks() const {
-  std::int64_t count = 0;
-  for (const LayerSpace& layer : layers) {
-    count += static_cast<std::int64_t>(layer.attention.size() * layer.ffn.size());
-  }
-  return count;
-}
-
 double SearchSpace::log10_architectures() const {
   double sum = 0.0;
   for (const LayerSpace& layer : layers) {

@@ -28,7 +28,6 @@ struct LayerSpace {
 struct SearchSpace {
   std::vector<LayerSpace> layers;
 
-  [[nodiscard]] std::int64_t num_blocks() const;  // Σ attention × ffn over layers
   [[nodiscard]] double log10_architectures() const;
 };
 

@@ -86,9 +86,7 @@ class GgufFile {
 class GgufWriter {
  public:
   GgufWriter& add_u32(std::string key, std::uint32_t value);
-  GgufWriter& add_i32(std::string key, std::int32_t value);
   GgufWriter& add_f32(std::string key, float value);
-  GgufWriter& add_bool(std::string key, bool value);
   GgufWriter& add_string(std::string key, std::string value);
   // Any value, e.g. one taken from a GgufFile.
   GgufWriter& add_value(std::string key, GgufValue value);

@@ -65,15 +65,7 @@ GgufWriter& GgufWriter::add_u32(std::string key, std::uint32_t value) {
   return add_value(std::move(key), value);
 }
 
-GgufWriter& GgufWriter::add_i32(std::string key, std::int32_t value) {
-  return add_value(std::move(key), value);
-}
-
 GgufWriter& GgufWriter::add_f32(std::string key, float value) {
-  return add_value(std::move(key), value);
-}
-
-GgufWriter& GgufWriter::add_bool(std::string key, bool value) {
   return add_value(std::move(key), value);
 }
 

@@ -1,6 +1,6 @@
 #include "puzzle/model/checkpoint.h"
 
-#include <algorithm>
+#include <set>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -9,11 +9,11 @@
 
 #include "puzzle/arch/gguf_config.h"
 #include "puzzle/arch/hf_config.h"
+#include "puzzle/arch/llama2c_file.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/formats/gguf.h"
 #include "puzzle/formats/safetensors.h"
-#include "puzzle/model/llama2c.h"
 #include "puzzle/tensor/convert.h"
 
 namespace puzzle {
@@ -109,7 +109,7 @@ ModelWeights build_model(const ModelSpec& spec, const TensorSource& source) {
 
 ModelWeights load_gguf(const fs::path& path, c10::ScalarType type) {
   const GgufFile file(path);
-  const ModelSpec spec = read_gguf_config(file);
+  const ModelSpec spec = read_gguf_config(file);  // refuses tensors that have no place in the model
   return build_model(spec, [&](const NamedShape& wanted) {
     const at::Tensor tensor =
         read_tensor(file.tensor(gguf_name(wanted.name)), wanted, type, path.string());
@@ -117,12 +117,38 @@ ModelWeights load_gguf(const fs::path& path, c10::ScalarType type) {
   });
 }
 
+ModelWeights load_llama2c(const fs::path& path, c10::ScalarType type) {
+  const Llama2cFile file(path);
+  return build_model(file.spec(), [&](const NamedShape& wanted) {
+    const at::Tensor tensor = read_tensor(file.tensor(wanted.name), wanted, type, path.string());
+    return has_rotary_rows(wanted.name) ? from_interleaved_rows(tensor, file.spec().head_dim)
+                                        : tensor;
+  });
+}
+
+// Tensors of a Llama folder that hold nothing of their own: tables, and a tied head's copy.
+bool is_redundant(const std::string& name, const ModelSpec& spec) {
+  return name.ends_with("rotary_emb.inv_freq") || (spec.tie_embeddings && name == "lm_head.weight");
+}
+
 ModelWeights load_hugging_face(const fs::path& folder, c10::ScalarType type) {
   const ModelSpec spec = load_hf_config(folder);
   const SafetensorsModel model(folder);
-  return build_model(spec, [&](const NamedShape& wanted) {
+  std::set<std::string> used;
+  ModelWeights weights = build_model(spec, [&](const NamedShape& wanted) {
+    used.insert(wanted.name);
     return read_tensor(model.tensor(wanted.name), wanted, type, folder.string());
   });
+  for (const auto& [name, tensor] : model.tensors()) {
+    if (!used.contains(name) && !is_redundant(name, spec)) {
+      fail(ErrorKind::kFormat,
+           "{}: tensor {} has no place in the model that config.json describes; it would be "
+           "ignored. Is the configuration complete (attention_bias, mlp_bias), the model a plain "
+           "Llama?",
+           folder.string(), name);
+    }
+  }
+  return weights;
 }
 
 at::Tensor swap_rotary_axes(const at::Tensor& tensor, std::int64_t head_dim, std::int64_t first,
@@ -143,7 +169,7 @@ ModelSpec load_model_spec(const fs::path& path) {
     case ModelFormat::kHuggingFace:
       return load_hf_config(path);
     case ModelFormat::kLlama2c:
-      return read_llama2c_spec(path);
+      return Llama2cFile(path).spec();
   }
   fail(ErrorKind::kInternal, "unknown model format");
 }
@@ -155,11 +181,8 @@ ModelWeights load_model(const fs::path& path, c10::ScalarType type) {
       return load_gguf(path, type);
     case ModelFormat::kHuggingFace:
       return load_hugging_face(path, type);
-    case ModelFormat::kLlama2c: {
-      ModelWeights weights = load_llama2c(path);
-      move_to(weights, c10::Device(c10::kCPU), type);
-      return weights;
-    }
+    case ModelFormat::kLlama2c:
+      return load_llama2c(path, type);
   }
   fail(ErrorKind::kInternal, "unknown model format");
 }

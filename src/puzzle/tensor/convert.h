@@ -17,7 +17,7 @@ namespace puzzle {
 // A tensor of `shape` from stored bytes. `type` kF32, kF16 or kBF16 and of equal scalar type as
 // wanted: the result shares the bytes, kept alive by `owner` (do not write to it); otherwise it is
 // converted or dequantised into memory of its own. `want` is kFloat, kHalf or kBFloat16. Throws
-// Error(kFormat) with `place` where the byte count does not match.
+// Error(kFormat) with `place` where the byte count does not match or the type has no decoder.
 [[nodiscard]] at::Tensor tensor_from_bytes(DType type, const std::vector<std::int64_t>& shape,
                                            std::span<const std::byte> bytes,
                                            std::shared_ptr<const void> owner, c10::ScalarType want,

@@ -1,0 +1,196 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "puzzle/base/error.h"
+#include "puzzle/formats/gguf_quant.h"
+
+// Compiled like gguf_quant.cpp: without contraction, so that results do not depend on the machine.
+
+namespace puzzle {
+namespace {
+
+constexpr std::size_t kEncodedBlock = 32;
+
+// ---- encoders of one block: `in` holds its elements, `out` takes its bytes ----
+
+template <class T>
+void store(std::byte* to, const T& value) {
+  std::memcpy(to, &value, sizeof(T));
+}
+
+// A scale or minimum as f16; its block must stay decodable.
+void store_f16(std::byte* to, float value) {
+  const std::uint16_t half = float_to_f16(value);
+  if ((half & 0x7c00U) == 0x7c00U) {
+    fail(ErrorKind::kNumeric, "a block scale of {} does not fit into F16; values are too large",
+         value);
+  }
+  store(to, half);
+}
+
+void check_finite(const float* values) {
+  std::uint32_t largest = 0;
+  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU);
+  }
+  if (largest >= 0x7f800000U) {
+    fail(ErrorKind::kNumeric, "a value to quantise is not finite");
+  }
+}
+
+// 1 / scale; 0 where that overflows, since such a scale is 0 in F16 anyway.
+float inverse_scale(float scale) {
+  const float inverse = 1.0F / scale;
+  return std::isfinite(inverse) ? inverse : 0.0F;
+}
+
+void store_nibbles(std::byte* to, const std::array<std::uint8_t, kEncodedBlock>& values) {
+  std::array<std::uint8_t, kEncodedBlock / 2> packed;
+  for (std::size_t i = 0; i < kEncodedBlock / 2; ++i) {
+    packed[i] = static_cast<std::uint8_t>(values[i] | (values[i + kEncodedBlock / 2] << 4));
+  }
+  store(to, packed);
+}
+
+void encode_q8_0(const float* in, std::byte* out) {
+  float largest = 0.0F;
+  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    largest = std::max(largest, std::abs(in[i]));
+  }
+  const float scale = largest / 127.0F;
+  const float inverse = inverse_scale(scale);
+  std::array<std::int8_t, kEncodedBlock> q;
+  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    // Half away from zero.
+    const float value = in[i] * inverse;
+    const auto whole = static_cast<std::int32_t>(value);
+    const float fraction = value - static_cast<float>(whole);
+    q[i] = static_cast<std::int8_t>(whole + static_cast<std::int32_t>(fraction >= 0.5F) -
+                                    static_cast<std::int32_t>(fraction <= -0.5F));
+  }
+  store_f16(out, scale);
+  store(out + 2, q);
+}
+
+void encode_q4_0(const float* in, std::byte* out) {
+  // The first of the values of largest magnitude becomes exactly -8 scales.
+  float extreme = 0.0F;
+  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    extreme = std::abs(in[i]) > std::abs(extreme) ? in[i] : extreme;
+  }
+  const float scale = extreme / -8.0F;
+  const float inverse = inverse_scale(scale);
+  std::array<std::uint8_t, kEncodedBlock> q;
+  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    const auto value = static_cast<std::int32_t>(in[i] * inverse + 8.5F);
+    q[i] = static_cast<std::uint8_t>(std::min(15, value));
+  }
+  store_f16(out, scale);
+  store_nibbles(out + 2, q);
+}
+
+void encode_q4_1(const float* in, std::byte* out) {
+  float low = in[0];
+  float high = in[0];
+  for (std::size_t i = 1; i < kEncodedBlock; ++i) {
+    low = std::min(low, in[i]);
+    high = std::max(high, in[i]);
+  }
+  const float scale = (high - low) / 15.0F;
+  const float inverse = inverse_scale(scale);
+  std::array<std::uint8_t, kEncodedBlock> q;
+  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    const auto value = static_cast<std::int32_t>((in[i] - low) * inverse + 0.5F);
+    q[i] = static_cast<std::uint8_t>(std::min(15, value));
+  }
+  store_f16(out, scale);
+  store_f16(out + 2, low);
+  store_nibbles(out + 4, q);
+}
+
+template <auto kEncode>
+void encode_blocks(std::span<const float> in, std::size_t block_bytes, std::byte* out) {
+  for (std::size_t block = 0; block < in.size() / kEncodedBlock; ++block) {
+    const float* values = in.data() + block * kEncodedBlock;
+    check_finite(values);
+    kEncode(values, out + block * block_bytes);
+  }
+}
+
+// Through local arrays, so that it vectorises.
+template <auto kConvert>
+void encode_halves(std::span<const float> in, std::byte* out) {
+  std::array<float, kEncodedBlock> values = {};
+  std::array<std::uint16_t, kEncodedBlock> halves;
+  for (std::size_t start = 0; start < in.size(); start += kEncodedBlock) {
+    const std::size_t count = std::min(kEncodedBlock, in.size() - start);
+    std::memcpy(values.data(), in.data() + start, count * sizeof(float));
+    for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+      halves[i] = kConvert(values[i]);
+    }
+    std::memcpy(out + 2 * start, halves.data(), 2 * count);
+  }
+}
+
+}  // namespace
+
+bool can_quantize(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void quantize(DType dtype, std::span<const float> in, std::int64_t row_length,
+              std::vector<std::byte>& out) {
+  if (!can_quantize(dtype)) {
+    fail(ErrorKind::kUsage,
+         "weights cannot be written as {}; choose F32, F16, BF16, Q8_0, Q4_0 or Q4_1",
+         dtype_name(dtype));
+  }
+  const DTypeInfo& info = dtype_info(dtype);
+  if (row_length <= 0 || row_length % info.block_elements != 0) {
+    fail(
+        ErrorKind::kUsage,
+        "a row of {} elements cannot be written as {}: its length must be a multiple of {}; choose "
+        "F16 for this tensor or another width",
+        row_length, info.name, info.block_elements);
+  }
+  PUZZLE_CHECK(in.size() % static_cast<std::size_t>(row_length) == 0,
+               "{} elements are not whole rows of {}", in.size(), row_length);
+  const auto block_bytes = static_cast<std::size_t>(info.block_bytes);
+  const std::size_t start = out.size();
+  out.resize(start + byte_size(dtype, in.size(), "quantize"));
+  std::byte* to = out.data() + start;
+  switch (dtype) {
+    case DType::kF16:
+      encode_halves<float_to_f16>(in, to);
+      break;
+    case DType::kBF16:
+      encode_halves<float_to_bf16>(in, to);
+      break;
+    case DType::kQ8_0:
+      encode_blocks<encode_q8_0>(in, block_bytes, to);
+      break;
+    case DType::kQ4_0:
+      encode_blocks<encode_q4_0>(in, block_bytes, to);
+      break;
+    case DType::kQ4_1:
+      encode_blocks<encode_q4_1>(in, block_bytes, to);
+      break;
+    default:
+      std::ranges::copy(std::as_bytes(in), to);
+      break;
+  }
+}
+
+}  // namespace puzzle
