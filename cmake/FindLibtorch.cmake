@@ -1,6 +1,6 @@
 # libtorch from the Python wheel, without a CUDA toolkit (we compile no .cu, so torch's own CMake
-# package asks for too much). Sets PUZZLE_TORCH_DIR, PUZZLE_TORCH_VERSION, PUZZLE_TORCH_CUDA and
-# defines the target puzzle_dep_torch.
+# package asks for too much). Sets PUZZLE_TORCH_DIR and PUZZLE_TORCH_VERSION and defines the target
+# puzzle_dep_torch.
 
 if(NOT PUZZLE_TORCH_DIR)
   execute_process(
@@ -19,14 +19,12 @@ add_library(puzzle_dep_torch INTERFACE)
 target_include_directories(puzzle_dep_torch SYSTEM INTERFACE
   "${PUZZLE_TORCH_DIR}/include" "${PUZZLE_TORCH_DIR}/include/torch/csrc/api/include")
 # Torch goes first on the link line: it exports BLAS symbols that must not come from elsewhere.
-set(PUZZLE_TORCH_CUDA OFF)
 target_link_directories(puzzle_dep_torch INTERFACE "${PUZZLE_TORCH_DIR}/lib")
 target_link_options(puzzle_dep_torch INTERFACE "LINKER:-rpath,${PUZZLE_TORCH_DIR}/lib")
 target_link_libraries(puzzle_dep_torch INTERFACE
   "${PUZZLE_TORCH_DIR}/lib/libtorch.so" "${PUZZLE_TORCH_DIR}/lib/libtorch_cpu.so"
   "${PUZZLE_TORCH_DIR}/lib/libc10.so")
 if(EXISTS "${PUZZLE_TORCH_DIR}/lib/libtorch_cuda.so")
-  set(PUZZLE_TORCH_CUDA ON)
   # Nothing refers to a symbol of libtorch_cuda: without this the linker would drop it.
   target_link_libraries(puzzle_dep_torch INTERFACE
     "-Wl,--no-as-needed" "${PUZZLE_TORCH_DIR}/lib/libtorch_cuda.so"

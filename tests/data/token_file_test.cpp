@@ -108,7 +108,6 @@ TEST(TokenFile, IsMadeOnceForTheSameContent) {
   corpus.options.sources[0] += "@2";  // a weight is no matter of tokens
   corpus.options.window = 7;
   EXPECT_EQ(corpus.load()->key(), first->key());
-  EXPECT_EQ(token_file_key(corpus.options, ToyTokenizer()), first->key());
   EXPECT_EQ(files_in(corpus.folder / "cache").size(), 1U);
   EXPECT_EQ(std::filesystem::last_write_time(files[0]), time);
 }

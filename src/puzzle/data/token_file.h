@@ -58,13 +58,10 @@ class TokenFile {
   std::string key_;
 };
 
-// What the file's content depends on: the corpora's bytes, the tokenizer, how documents are made
-// and separated. Reads every corpus once. Throws as load_token_file.
-[[nodiscard]] std::string token_file_key(const DataOptions& options, const Tokenizer& tokenizer);
-
-// The token file of these options in `folder`, made if it is not there (tokens-<key>.bin, several
-// threads, the result does not depend on their number). With several ranks let one make it first.
-// Throws Error(kUsage) for options that name no source, the same source twice or a token that the
+// The token file of these options in `folder`, made if it is not there: tokens-<key>.bin, keyed by
+// the corpora's bytes, the tokenizer, and how documents are made and separated. Several threads,
+// the result does not depend on their number. With several ranks let one make it first. Throws
+// Error(kUsage) for options that name no source, the same source twice or a token that the
 // vocabulary lacks, and for corpora without any text; otherwise as CorpusReader.
 [[nodiscard]] std::shared_ptr<const TokenFile> load_token_file(const std::filesystem::path& folder,
                                                                const DataOptions& options,

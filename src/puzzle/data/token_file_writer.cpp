@@ -365,10 +365,6 @@ std::shared_ptr<const TokenFile> find_token_file(const std::filesystem::path& pa
 
 }  // namespace
 
-std::string token_file_key(const DataOptions& options, const Tokenizer& tokenizer) {
-  return plan_key(make_tokenize_plan(options, tokenizer), tokenizer);
-}
-
 std::shared_ptr<const TokenFile> load_token_file(const std::filesystem::path& folder,
                                                  const DataOptions& options,
                                                  const Tokenizer& tokenizer) {
