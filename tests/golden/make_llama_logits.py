@@ -1,8 +1,10 @@
 """Records logits of transformers' LlamaForCausalLM for decoder_parity_test.cpp.
 
-Weights come from a formula that the test repeats, so that no weights are stored. Also records log-probabilities of the
-real parent (SmolLM2-135M-Instruct as GGUF, dequantised by transformers) on a short text where it is present.
-Usage: python make_llama_logits.py   (writes llama_logits.json beside it; pip: transformers 4.57.6, gguf, accelerate)
+Weights come from a formula that the test repeats, so that no weights are stored. What all 49,152 logits of the real
+parent (SmolLM2-135M-Instruct as GGUF, dequantised by transformers) are at each of 64 positions goes into
+parent_logits.json where it is present: the largest 32, log-sum-exp, and for each 1,024 columns the mean of the logits
+with alternating signs, so that every logit counts somewhere.
+Usage: python make_llama_logits.py   (writes both files beside it; pip: transformers 4.57.6, gguf, accelerate)
 """
 import json
 import math
@@ -42,6 +44,25 @@ def fill(name, tensor):
     tensor.data.copy_(value.reshape(tensor.shape).float())
 
 
+def record_parent(path):
+    model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32).eval()
+    ids = torch.randint(0, 49152, (64,), generator=torch.Generator().manual_seed(1)).tolist()
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([ids])).logits[0].double()
+    signs = 1.0 - 2.0 * (torch.arange(1024) % 2)
+    top = logits_TV.topk(32)
+    result = {
+        "tokens": ids,
+        "top_columns": top.indices.tolist(),
+        "top_logits": [[round(v, 6) for v in row] for row in top.values.tolist()],
+        "log_sum_exp": [round(v, 6) for v in logits_TV.logsumexp(-1).tolist()],
+        "signed_means": [[round(v, 7) for v in row]
+                         for row in (logits_TV.reshape(64, 48, 1024) * signs).mean(-1).tolist()],
+    }
+    lines = [f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in result.items()]
+    (HERE / "parent_logits.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def main():
     result = {"tokens": TOKENS, "cases": {}}
     for name, changes in CASES.items():
@@ -53,17 +74,10 @@ def main():
             logits = model(torch.tensor([TOKENS])).logits[0]
         result["cases"][name] = {"config": json.loads(config.to_json_string()),
                                  "logits": [[round(v, 6) for v in logits[t].tolist()] for t in (0, 5, 23)]}
+    (HERE / "llama_logits.json").write_text(json.dumps(result, indent=1) + "\n")
     parent = ROOT / ".cache" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     if parent.exists():
-        model = AutoModelForCausalLM.from_pretrained(str(parent.parent), gguf_file=parent.name,
-                                                     dtype=torch.float32).eval()
-        ids = [int(x) for x in torch.randint(0, 49152, (32,), generator=torch.Generator().manual_seed(1))]
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0]
-        result["parent"] = {"tokens": ids,
-                            "columns": list(range(0, 49152, 4096)),
-                            "logits": [[round(v, 6) for v in logits[t, ::4096].tolist()] for t in range(32)]}
-    (HERE / "llama_logits.json").write_text(json.dumps(result, indent=1) + "\n")
+        record_parent(parent)
 
 
 if __name__ == "__main__":

@@ -159,6 +159,8 @@ TEST(Corpus, ReadsZstandardStreamsAlsoSeveralInOneFile) {
   EXPECT_EQ(texts_of(read_all({.path = folder / "a.jsonl.zst"})), expected);
   write_text_file(folder / "b.txt.zst", compressed("plain"));
   EXPECT_EQ(texts_of(read_all({.path = folder / "b.txt.zst"})), (Texts{"plain"}));
+  write_text_file(folder / "C.TXT.ZST", compressed("plain"));
+  EXPECT_EQ(texts_of(read_all({.path = folder / "C.TXT.ZST"})), (Texts{"plain"}));
 
   write_text_file(folder / "a.jsonl.zst", packed.substr(0, packed.size() - 5));
   EXPECT_PUZZLE_ERROR((void)read_all({.path = folder / "a.jsonl.zst"}), ErrorKind::kFormat,

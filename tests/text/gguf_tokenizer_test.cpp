@@ -82,6 +82,18 @@ TEST(GgufTokenizer, NamesThePreTokenizer) {
   }
 }
 
+TEST(GgufTokenizer, TheNameSaysWhetherTextIsNormalized) {
+  TokenizerSpec spec = load_hf_tokenizer(test::golden_tokenizer("qwen2"));
+  ASSERT_FALSE(spec.normalizer.empty());
+  spec.normalizer.clear();
+  GgufKeys keys = make_gguf_keys(spec, 2000);
+  EXPECT_EQ(std::get<std::string>(value_of(keys, "tokenizer.ggml.pre")), "stablelm2");
+  spec = load_hf_tokenizer(test::golden_tokenizer("gpt2"));
+  spec.normalizer.emplace_back(UnicodeNormalizer{NormalForm::kNfc});
+  EXPECT_PUZZLE_ERROR((void)make_gguf_keys(spec, 2000), ErrorKind::kFormat,
+                      "llama.cpp has no name for this tokenizer's pre-tokenizer");
+}
+
 TEST(GgufTokenizer, ScoresAreMinusTheRankOfTheFirstMerge) {
   const TokenizerSpec spec = load_hf_tokenizer(test::golden_tokenizer("spm"));
   GgufKeys keys = golden_keys("spm");

@@ -73,6 +73,26 @@ TEST(Tokenizer, KeepsBytesThatAreNotUtf8) {
   EXPECT_EQ(qwen2->decode(qwen2->encode("a\xFF")), "a\uFFFD");
 }
 
+// tests/golden/make_byte_ids.py says what these ids are.
+TEST(Tokenizer, IdsOfBytesThatAreNotUtf8AreThoseOfTheBpeModelOnRawBytes) {
+  const auto golden =
+      nlohmann::json::parse(read_text_file(test::golden_folder() / "byte_ids.json"));
+  const auto strings = golden.at("strings").get<std::vector<std::string>>();
+  ASSERT_GE(strings.size(), 10U);
+  for (const char* name : {"gpt2", "smollm", "llama3"}) {
+    const auto tokenizer = load_tokenizer(test::golden_tokenizer(name));
+    const auto ids = golden.at(name).get<test::GoldenIds>();
+    ASSERT_EQ(ids.size(), strings.size());
+    for (std::size_t i = 0; i < strings.size(); ++i) {
+      std::string bytes;
+      for (std::size_t at = 0; at < strings[i].size(); at += 2) {
+        bytes.push_back(static_cast<char>(std::stoi(strings[i].substr(at, 2), nullptr, 16)));
+      }
+      EXPECT_EQ(tokenizer->encode(bytes), ids[i]) << name << " " << strings[i];
+    }
+  }
+}
+
 TEST(Tokenizer, ParentGivesHuggingFacesIds) {
   PUZZLE_REQUIRE_FILE(test::parent_gguf());
   const auto tokenizer = load_tokenizer(test::parent_gguf());

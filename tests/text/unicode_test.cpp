@@ -73,6 +73,14 @@ TEST(Unicode, NormalisesAroundInvalidBytes) {
   EXPECT_EQ(normalize_unicode("\uFB01", NormalForm::kNfc), "\uFB01");
 }
 
+std::string bytes_to_alphabet(const std::string& bytes) {
+  std::string text;
+  for (const char byte : bytes) {
+    append_utf8(text, byte_to_alphabet(static_cast<std::uint8_t>(byte)));
+  }
+  return text;
+}
+
 TEST(Unicode, SpellsBytesAsGpt2Does) {
   EXPECT_EQ(bytes_to_alphabet(" the\n"), "\u0120the\u010A");
   EXPECT_EQ(byte_to_alphabet(0xAD), 0x143U);  // the last of the 68

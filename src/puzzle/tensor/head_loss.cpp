@@ -11,11 +11,11 @@
 namespace puzzle {
 namespace {
 
-// log-softmax of hidden · headᵀ, fp32, [n, V].
+// log-softmax of hidden · headᵀ, fp32, [n, V], in the memory of the logits. No gradients.
 at::Tensor chunk_log_probs(const HeadInput& input, std::int64_t begin, std::int64_t count) {
-  const at::Tensor logits =
+  at::Tensor logits =
       at::linear(input.hidden_ND.narrow(0, begin, count), input.head_VD).to(at::kFloat);
-  return at::log_softmax(logits, -1);
+  return at::_log_softmax_out(logits, logits, -1, /*half_to_float=*/false);
 }
 
 at::Tensor label_nll(const at::Tensor& log_q_NV, const at::Tensor& labels_N) {
@@ -60,20 +60,29 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
     at::Tensor lm_sum = at::zeros_like(kl_sum);
     for (std::int64_t begin = 0; begin < tokens; begin += chunk_tokens) {
       const std::int64_t count = std::min(chunk_tokens, tokens - begin);
-      const at::Tensor log_q = chunk_log_probs(child, begin, count);
-      at::Tensor gradient = log_q.exp().mul_((kl_weight + lm_weight) * scale);
+      at::Tensor log_q = chunk_log_probs(child, begin, count);
+      at::Tensor p;
       if (kl_weight != 0.0) {
-        const at::Tensor log_p = chunk_log_probs(parent, begin, count);
-        const at::Tensor p = log_p.exp();
-        kl_sum += (p * (log_p - log_q)).sum();
-        gradient.add_(p, -kl_weight * scale);
+        at::Tensor log_p = chunk_log_probs(parent, begin, count);
+        p = log_p.exp();
+        kl_sum += log_p.sub_(log_q).mul_(p).sum();
       }
       if (lm_weight != 0.0) {
-        const at::Tensor labels = labels_N.narrow(0, begin, count);
-        lm_sum += label_nll(log_q, labels).sum();
-        const at::Tensor valid = labels.ge(0).to(gradient.scalar_type()).unsqueeze(1);
-        gradient.sub_(log_q.exp().mul_((1 - valid) * (lm_weight * scale)));
-        gradient.scatter_add_(1, labels.clamp_min(0).unsqueeze(1), valid * (-lm_weight * scale));
+        lm_sum += label_nll(log_q, labels_N.narrow(0, begin, count)).sum();
+      }
+      at::Tensor gradient = log_q.exp_();  // q
+      if (lm_weight == 0.0) {
+        gradient.mul_(kl_weight * scale);
+      } else {
+        const at::Tensor labels = labels_N.narrow(0, begin, count).unsqueeze(1);
+        const at::Tensor valid = labels.ge(0);
+        gradient.mul_(at::where(valid, (kl_weight + lm_weight) * scale, kl_weight * scale)
+                          .to(gradient.scalar_type()));
+        gradient.scatter_add_(1, labels.clamp_min(0),
+                              valid.to(gradient.scalar_type()) * (-lm_weight * scale));
+      }
+      if (kl_weight != 0.0) {
+        gradient.add_(p, -kl_weight * scale);
       }
       const at::Tensor typed = gradient.to(head_VD.scalar_type());
       hidden_gradient.narrow(0, begin, count).copy_(typed.matmul(head_VD));

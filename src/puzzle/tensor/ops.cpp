@@ -62,6 +62,4 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   return at::silu(gate).mul_(up);
 }
 
-bool all_finite(const at::Tensor& x) { return at::isfinite(x.sum()).item<bool>(); }
-
 }  // namespace puzzle

@@ -38,7 +38,4 @@ struct RotaryAngles {
 // silu(gate) * up.
 [[nodiscard]] at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 
-// True if every element is finite; one read from the device.
-[[nodiscard]] bool all_finite(const at::Tensor& x);
-
 }  // namespace puzzle

@@ -106,12 +106,13 @@ std::vector<PreTokenizerStep> steps_of(const GgufPreTokenizer& pre) {
 
 const GgufPreTokenizer* find_gguf_pre(const TokenizerSpec& spec) {
   const std::optional<PreTokenizerShape> shape = shape_of(spec.pre_tokenizer);
+  const bool nfc = !spec.normalizer.empty();
   if (!shape || !only_normalizes_to_nfc(spec.normalizer)) {
     return nullptr;
   }
   for (const GgufPreTokenizer& pre : kGgufPreTokenizers) {
     if (pre.digits_first == shape->digits_first && known_pattern(pre.pattern) == shape->regex &&
-        pre.ignore_merges == spec.ignore_merges) {
+        pre.ignore_merges == spec.ignore_merges && pre.nfc == nfc) {
       return &pre;
     }
   }

@@ -25,8 +25,8 @@ struct GgufPreTokenizer {
 [[nodiscard]] std::vector<NormalizerStep> normalizer_of(const GgufPreTokenizer& pre);
 [[nodiscard]] std::vector<PreTokenizerStep> steps_of(const GgufPreTokenizer& pre);
 
-// The entry that does what the spec's steps do; null if there is none. llama.cpp never normalises,
-// so a spec with NFC and one without match alike.
+// The entry that does what the spec's steps do, NFC included (which our reader applies by the name,
+// and llama.cpp never); null if there is none.
 [[nodiscard]] const GgufPreTokenizer* find_gguf_pre(const TokenizerSpec& spec);
 
 }  // namespace puzzle

@@ -10,6 +10,7 @@
 #include <zstd.h>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/text/unicode.h"
 
 namespace puzzle {
@@ -27,7 +28,7 @@ class LineReader::Source {
     if (file_ == nullptr) {
       fail(ErrorKind::kIo, "{}: cannot be opened: {}", path_, std::strerror(errno));
     }
-    if (path.extension() == ".zst") {
+    if (lower(path.extension().string()) == ".zst") {
       stream_.reset(ZSTD_createDStream());
       PUZZLE_CHECK(stream_ != nullptr, "ZSTD_createDStream: out of memory");
       compressed_.resize(kReadBytes);

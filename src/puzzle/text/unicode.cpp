@@ -230,15 +230,6 @@ std::string normalize_unicode(std::string_view text, NormalForm form) {
 
 char32_t byte_to_alphabet(std::uint8_t byte) { return kByteAlphabet.code[byte]; }
 
-std::string bytes_to_alphabet(std::string_view bytes) {
-  std::string text;
-  text.reserve(bytes.size() * 2);
-  for (const char byte : bytes) {
-    append_utf8(text, byte_to_alphabet(static_cast<std::uint8_t>(byte)));
-  }
-  return text;
-}
-
 std::optional<std::string> alphabet_to_bytes(std::string_view text) {
   std::string bytes;
   bytes.reserve(text.size());

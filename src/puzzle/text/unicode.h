@@ -42,7 +42,6 @@ enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 // Byte-level vocabularies (GPT-2) spell bytes 33-126, 161-172 and 174-255 as the character of that
 // number and the other 68, in order, as U+0100 upward.
 [[nodiscard]] char32_t byte_to_alphabet(std::uint8_t byte);
-[[nodiscard]] std::string bytes_to_alphabet(std::string_view bytes);
 // Nothing if a character is not in the alphabet.
 [[nodiscard]] std::optional<std::string> alphabet_to_bytes(std::string_view text);
 
