@@ -5,14 +5,20 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+options=("$@")
+case ${DEMO:-} in
+  '') ;;
+  long) options+=(--set compare_distilled=true) ;;
+  *)
+    echo "demo: DEMO is '$DEMO', expected long or nothing" >&2
+    exit 2
+    ;;
+esac
+
 tools/setup.sh --with-server --with-parent --with-corpus
 tools/build.sh release puzzle
 
 export OMP_WAIT_POLICY=PASSIVE
-options=("$@")
-if [[ ${DEMO:-} == long ]]; then
-  options+=(--set compare_distilled=true)
-fi
 build/puzzle plan recipes/smollm2-cpu.yaml "${options[@]}"
 build/puzzle run recipes/smollm2-cpu.yaml "${options[@]}"
 echo

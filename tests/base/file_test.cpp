@@ -117,6 +117,31 @@ TEST(File, ReadsWhatCannotBeMapped) {
   EXPECT_EQ(::waitpid(child, nullptr, 0), child);
 }
 
+TEST(File, LeftoversOfKilledWritersAreRemovedAndNothingElse) {
+  const test::TempDir folder;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicFile file(folder / "killed");
+    file.write("half");
+    ::_exit(0);  // without destructors, as SIGKILL does it
+  }
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  make_folder(folder / "deep");
+  const std::string own = "living.tmp-" + std::to_string(::getpid()) + "-7";
+  for (const std::string& name : {own, std::string("a.tmp-x"), std::string("b.tmp-999999999"),
+                                  std::string("deep/c.tmp-999999999-0.gguf")}) {
+    write_text_file(folder / name, "stays");
+  }
+  write_text_file(folder / "deep/d.tmp-999999999-3", "goes");
+  const auto removed = remove_stale_temporaries(folder.path());
+  ASSERT_EQ(removed.size(), 2U);
+  for (const auto& path : removed) {
+    EXPECT_FALSE(std::filesystem::exists(path)) << path;
+  }
+  EXPECT_EQ(count_files(folder.path()), 4U);
+  EXPECT_TRUE(remove_stale_temporaries(folder / "nowhere").empty());
+}
+
 // As on a full disk: the write fails after 4,096 bytes.
 TEST(FileDeathTest, FullDiskIsOneErrorAndLeavesTheOldFile) {
   const test::TempDir folder;

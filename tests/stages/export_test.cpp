@@ -25,6 +25,7 @@
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/export_child.h"
 #include "puzzle/stages/gguf_export.h"
+#include "puzzle/stages/model_card.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
 #include "support/shared_data.h"
@@ -382,6 +383,88 @@ TEST(ExportChild, RefusesUnknownFormatsAndNames) {
   EXPECT_PUZZLE_ERROR(run.run(child, "one", "a/b"), ErrorKind::kUsage, "'a/b' is no name");
   EXPECT_PUZZLE_ERROR((void)remote_code_file("setup.py"), ErrorKind::kUsage,
                       "remote code 'setup.py'");
+}
+
+// A file with one layer's matrices in one type and more of them in another.
+void write_mixed_gguf(const fs::path& file, DType few, DType many, DType embedding) {
+  GgufWriter writer;
+  const auto add = [&](const std::string& name, DType type) {
+    writer.add_tensor({.name = name,
+                       .dtype = type,
+                       .shape = {2, 256},
+                       .bytes = {},
+                       .produce = [type](const ByteSink& sink) {
+                         sink(std::vector<std::byte>(2 * 256 / dtype_info(type).block_elements *
+                                                     dtype_info(type).block_bytes));
+                       }});
+  };
+  add("token_embd.weight", embedding);
+  add("blk.0.ffn_up.weight", few);
+  add("blk.0.ffn_down.weight", many);
+  add("blk.1.ffn_up.weight", many);
+  writer.write(file);
+}
+
+TEST(DeciGguf, LikeParentIsTheTypeOfMostMatricesIfItCanBeWritten) {
+  const test::TempDir folder;
+  const fs::path file = folder / "m.gguf";
+  write_mixed_gguf(file, DType::kQ4_1, DType::kQ8_0, DType::kQ8_0);
+  EXPECT_EQ(gguf_weight_types("like-parent", file).matrix, DType::kQ8_0);
+  write_mixed_gguf(file, DType::kQ8_0, DType::kQ4_K, DType::kQ8_0);
+  EXPECT_PUZZLE_ERROR((void)gguf_weight_types("like-parent", file), ErrorKind::kUsage,
+                      "matrices of m.gguf are Q4_K, which is read but not written; name a type");
+  write_mixed_gguf(file, DType::kQ4_0, DType::kQ4_0, DType::kQ6_K);
+  EXPECT_PUZZLE_ERROR((void)gguf_weight_types("like-parent", file), ErrorKind::kUsage,
+                      "token embedding of m.gguf are Q6_K");
+}
+
+TEST(ExportChild, TheParentBesideItIsOfTheChildsTypesAndContent) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ExportRun run;
+  ExportOptions options;
+  options.types = "f16";
+  const auto types_of = [](const fs::path& file) {
+    return gguf_weight_types("like-parent", file).matrix;
+  };
+  const fs::path file = export_parent(run.context, run.parent, "mit", options);
+  EXPECT_EQ(file, run.folder / "exports/parent.gguf");
+  EXPECT_EQ(types_of(file), DType::kF16);
+  const auto written = fs::last_write_time(file);
+  EXPECT_EQ(export_parent(run.context, run.parent, "mit", options), file);
+  EXPECT_EQ(fs::last_write_time(file), written);
+  options.types = "f32";  // another recipe in the same folder
+  EXPECT_EQ(types_of(export_parent(run.context, run.parent, "mit", options)), DType::kF32);
+  run.parent.key = "another parent's";
+  run.parent.weights = random_model(run.parent.weights.spec, 2);
+  EXPECT_TRUE(at::equal(
+      load_model(export_parent(run.context, run.parent, "mit", options), at::kFloat).embedding,
+      run.parent.weights.embedding));
+
+  // A parent that is such a file already is taken as it is.
+  fs::copy(file, run.folder / "own.gguf");
+  run.parent.path = run.folder / "own.gguf";
+  EXPECT_EQ(export_parent(run.context, run.parent, "mit", options), run.parent.path);
+  options.types = "q8_0";
+  EXPECT_EQ(types_of(export_parent(run.context, run.parent, "mit", options)), DType::kQ8_0);
+}
+
+TEST(ExportChild, ReadsTheLicenceFromTheParentsFiles) {
+  const test::TempDir folder;
+  GgufWriter writer;
+  writer.add_string("general.license", "apache-2.0");
+  writer.write(folder / "m.gguf");
+  EXPECT_EQ(license_of(folder / "m.gguf"), "apache-2.0");
+  const auto with_readme = [&](const std::string& text) {
+    make_folder(folder / "hf");
+    write_text_file(folder / "hf/README.md", text);
+    return license_of(folder / "hf");
+  };
+  EXPECT_EQ(with_readme("---\ntags: [x]\nlicense: llama3.1\n---\nlicense: no\n"), "llama3.1");
+  EXPECT_EQ(with_readme("---\nlicense: \"mit\"\n---\n"), "mit");
+  EXPECT_EQ(with_readme("---\nlicense: other\nlicense_name: my-own\n---\n"), "my-own");
+  EXPECT_EQ(with_readme("---\nlicense: other\n---\n"), "");
+  EXPECT_EQ(with_readme("license: mit\n"), "");
+  EXPECT_EQ(license_of(folder / "nowhere"), "");
 }
 
 }  // namespace

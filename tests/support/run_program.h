@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -25,13 +26,17 @@ struct ProgramResult {
   bool was_killed = false;
 };
 
-// Sends SIGKILL after `kill_after`, unless that is zero.
-inline ProgramResult run_program(
-    const std::vector<std::string>& arguments,
-    std::chrono::milliseconds kill_after = std::chrono::milliseconds(0)) {
+// Looks at the running program every few milliseconds: its process, time since its start, and what
+// it has written to stderr. Returning true kills it (SIGKILL).
+using Watcher = std::function<bool(pid_t, std::chrono::milliseconds, const std::string&)>;
+
+inline ProgramResult run_program(const std::vector<std::string>& arguments,
+                                 const Watcher& watcher = {}) {
   const TempDir folder;
   const std::string out = (folder / "out").string();
   const std::string err = (folder / "err").string();
+  write_text_file(out, "");
+  write_text_file(err, "");
   std::vector<std::string> words = {PUZZLE_BINARY};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
@@ -44,8 +49,8 @@ inline ProgramResult run_program(
     throw std::runtime_error("cannot fork");
   }
   if (child == 0) {
-    ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT, 0600), STDOUT_FILENO);
-    ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT, 0600), STDERR_FILENO);
+    ::dup2(::open(out.c_str(), O_WRONLY | O_APPEND), STDOUT_FILENO);
+    ::dup2(::open(err.c_str(), O_WRONLY | O_APPEND), STDERR_FILENO);
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }
@@ -53,7 +58,10 @@ inline ProgramResult run_program(
   int status = 0;
   const auto start = std::chrono::steady_clock::now();
   while (::waitpid(child, &status, WNOHANG) == 0) {
-    if (kill_after.count() > 0 && std::chrono::steady_clock::now() - start >= kill_after) {
+    const auto now = std::chrono::steady_clock::now();
+    if (watcher &&
+        watcher(child, std::chrono::duration_cast<std::chrono::milliseconds>(now - start),
+                read_text_file(err))) {
       ::kill(child, SIGKILL);
       ::waitpid(child, &status, 0);
       result.was_killed = true;

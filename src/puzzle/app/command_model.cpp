@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/commands.h"
+#include "puzzle/arch/hf_config.h"
 #include "puzzle/arch/inspect.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
@@ -20,15 +21,38 @@
 namespace puzzle {
 namespace {
 
-void print_text(const std::string& text) { std::fputs(text.c_str(), stdout); }
+namespace fs = std::filesystem;
 
-std::vector<PartSize> stored_parts(const std::filesystem::path& path, const ModelSpec& spec) {
+bool is_config_file(const fs::path& path) {
+  return path.extension() == ".json" && fs::is_regular_file(path);
+}
+
+ModelSpec inspected_spec(const fs::path& path) {
+  if (!is_config_file(path)) {
+    return load_model_spec(path);
+  }
+  return path.filename() == "config.json" ? load_hf_config(fs::absolute(path).parent_path())
+                                          : parse_hf_config(load_json(path), path.string());
+}
+
+// Bytes of a configuration without weights: as it says they are stored.
+std::vector<PartSize> configured_parts(const fs::path& path, const ModelSpec& spec) {
+  const fs::path config = fs::is_directory(path) ? path / "config.json" : path;
+  WeightTypes types;
+  if (fs::exists(config) && config.extension() == ".json") {
+    const std::string name = hf_config_dtype(load_json(config), config.string());
+    types.matrix = name == "float32" ? DType::kF32 : name == "float16" ? DType::kF16 : DType::kBF16;
+    types.embedding = types.vector = types.matrix;
+  }
+  return part_sizes(spec, ExportTarget::kNative, types);
+}
+
+std::vector<PartSize> stored_parts(const fs::path& path, const ModelSpec& spec) {
   if (path.extension() == ".gguf") {
     return part_sizes(GgufFile(path).tensors());
   }
-  if (std::filesystem::is_directory(path) &&
-      (std::filesystem::exists(path / "model.safetensors") ||
-       std::filesystem::exists(path / "model.safetensors.index.json"))) {
+  if (fs::is_directory(path) && (fs::exists(path / "model.safetensors") ||
+                                 fs::exists(path / "model.safetensors.index.json"))) {
     std::vector<StoredTensor> tensors;
     const SafetensorsModel model(path);
     for (const auto& [name, tensor] : model.tensors()) {
@@ -36,20 +60,27 @@ std::vector<PartSize> stored_parts(const std::filesystem::path& path, const Mode
     }
     return part_sizes(tensors);
   }
-  return part_sizes(spec, ExportTarget::kNative, WeightTypes{});
+  return configured_parts(path, spec);
 }
 
 void add_inspect(CLI::App& app, GlobalOptions& global, Action& selected) {
   auto path = std::make_shared<std::string>();
   CLI::App* verb = app.add_subcommand(
       "inspect", "Architecture, parameters and bytes per part of a model, or of a config.json");
-  verb->add_option("model", *path, "A .gguf file, a Hugging Face folder, or a llama2.c .bin file")
+  verb->add_option(
+          "model", *path,
+          "A .gguf file, a Hugging Face folder (its config.json is enough), a config.json, "
+          "or a llama2.c .bin file")
       ->required();
   verb->callback([path, &global, &selected] {
-    selected = [path, &global] {
-      const ModelSpec spec = load_model_spec(*path);
+    selected.run = [path, &global] {
+      const ModelSpec spec = inspected_spec(*path);
       const std::vector<PartSize> parts = stored_parts(*path, spec);
-      print_text(global.json ? describe_json(spec, parts).dump(2) + "\n" : describe(spec, parts));
+      if (global.json) {
+        print_json(global, describe_json(spec, parts));
+      } else {
+        print_text(describe(spec, parts));
+      }
     };
   });
 }
@@ -63,7 +94,7 @@ struct GenerateArguments {
   GenerateOptions options;
 };
 
-void run_generate(const GenerateArguments& arguments, const GlobalOptions& global) {
+void run_generate(const GenerateArguments& arguments, GlobalOptions& global) {
   set_num_threads(arguments.threads);
   const LoadedModel model =
       open_model(arguments.model, parse_device(arguments.device), c10::ScalarType::Float);
@@ -77,12 +108,11 @@ void run_generate(const GenerateArguments& arguments, const GlobalOptions& globa
         }
       });
   if (global.json) {
-    const Json answer = {{"text", result.text},
-                         {"prompt_tokens", result.prompt_tokens},
-                         {"generated_tokens", result.generated_tokens},
-                         {"prefill_s", result.prefill_s},
-                         {"generation_s", result.generation_s}};
-    print_text(answer.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    print_json(global, {{"text", result.text},
+                        {"prompt_tokens", result.prompt_tokens},
+                        {"generated_tokens", result.generated_tokens},
+                        {"prefill_s", result.prefill_s},
+                        {"generation_s", result.generation_s}});
   } else {
     print_text("\n");
   }
@@ -91,7 +121,9 @@ void run_generate(const GenerateArguments& arguments, const GlobalOptions& globa
 void add_generate(CLI::App& app, GlobalOptions& global, Action& selected) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* verb = app.add_subcommand("generate", "Let a parent or a child write");
-  verb->add_option("model", arguments->model, "A .gguf file or a Hugging Face folder")->required();
+  verb->add_option("model", arguments->model,
+                   "A .gguf file, a Hugging Face folder, or a llama2.c .bin file")
+      ->required();
   verb->add_option("--prompt", arguments->prompt, "Text to continue")->required();
   verb->add_flag("--chat", arguments->chat, "Put the prompt into the model's chat format (ChatML)");
   verb->add_option("--max-tokens", arguments->options.max_tokens, "Tokens to generate at most")
@@ -105,15 +137,18 @@ void add_generate(CLI::App& app, GlobalOptions& global, Action& selected) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   verb->add_option("--seed", arguments->options.seed, "Seed of the sampling")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb->add_option("--device", arguments->device, "cpu, cuda or cuda:N")->capture_default_str();
-  verb->add_option("--threads", arguments->threads, "0 uses all cores")->capture_default_str();
+  verb->add_option("--threads", arguments->threads, "0 uses all cores")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
   verb->callback([arguments, &global, &selected] {
-    selected = [arguments, &global] { run_generate(*arguments, global); };
+    selected.run = [arguments, &global] { run_generate(*arguments, global); };
   });
 }
 
-void add_solve(CLI::App& app, Action& selected) {
+void add_solve(CLI::App& app, GlobalOptions& global, Action& selected) {
   auto path = std::make_shared<std::string>();
   auto options = std::make_shared<SolveOptions>();
   CLI::App* verb = app.add_subcommand(
@@ -122,13 +157,19 @@ void add_solve(CLI::App& app, Action& selected) {
   verb->add_option("--time-limit", options->time_limit_s, "Seconds per solution")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  verb->callback([path, options, &selected] {
-    selected = [path, options] {
+  verb->callback([path, options, &global, &selected] {
+    selected.run = [path, options, &global] {
       const Problem problem = load_problem(*path);
       const SolveResult result = HighsSolver().solve(problem, *options);
-      print_text(result_json(problem, result).dump(2) + "\n");
-      if (result.status == SolveStatus::kInfeasible) {
-        fail(ErrorKind::kInfeasible, "{}: {}", *path, describe(*result.infeasibility));
+      Json answer = result_json(problem, result);
+      const std::optional<SolveFailure> failure = solve_failure(result, *options);
+      const std::string why = failure ? fmt::format("{}: {}", *path, failure->why) : "";
+      if (failure && global.json) {
+        answer["error"] = error_json(failure->kind, why);
+      }
+      print_json(global, answer);  // a solution file is JSON in any case
+      if (failure) {
+        fail_with(failure->kind, why);
       }
     };
   });
@@ -139,7 +180,7 @@ void add_solve(CLI::App& app, Action& selected) {
 void add_model_commands(CLI::App& app, GlobalOptions& global, Action& selected) {
   add_inspect(app, global, selected);
   add_generate(app, global, selected);
-  add_solve(app, selected);
+  add_solve(app, global, selected);
 }
 
 }  // namespace puzzle

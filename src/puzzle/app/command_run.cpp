@@ -1,25 +1,27 @@
-// run, the single stages, plan, report, clean, options: everything that takes a recipe.
-#include <cstdio>
+// run, the single stages, plan, options: everything that takes a recipe.
+#include <algorithm>
 #include <filesystem>
-#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/commands.h"
+#include "puzzle/app/option_json.h"
 #include "puzzle/app/pipeline.h"
 #include "puzzle/app/plan.h"
 #include "puzzle/app/recipe.h"
+#include "puzzle/app/validate.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
-#include "puzzle/base/log.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/engine/roofline.h"
 #include "puzzle/model/checkpoint.h"
-#include "puzzle/report/run_report.h"
-#include "puzzle/results/run_db.h"
+#include "puzzle/stages/search_costs.h"
 
 namespace puzzle {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct PlannedMachine {
   std::string preset;  // empty: this machine
@@ -30,7 +32,7 @@ struct PlannedMachine {
       return measure_flops_per_s(device) * devices;
     }
     const Hardware hardware = hardware_preset(preset);
-    return hardware.peak_flops_per_s(DType::kBF16) * hardware.compute_efficiency * devices;
+    return hardware.peak_flops_per_s(DType::kF32) * hardware.compute_efficiency * devices;
   }
 };
 
@@ -44,36 +46,120 @@ struct RecipeArguments {
   bool print_config = false;
 };
 
+// What --target can be, and the settings that it stands for.
+struct Target {
+  std::string name;
+  std::string help;
+  std::vector<std::string> settings;
+};
+
+const std::vector<Target>& targets() {
+  static const std::vector<Target> kTargets = {
+      {"llama-server",
+       "llama.cpp on this machine: measured in it, exported as GGUF, timed",
+       {"measure.engine=llama-server", "search.target=deci", "export_child.formats=[gguf]",
+        "throughput.enabled=true"}},
+      {"native",
+       "this program on this machine: measured in it, exported for Hugging Face",
+       {"measure.engine=native", "search.target=native", "export_child.formats=[hf]",
+        "throughput.enabled=false"}},
+      {"roofline",
+       "a machine described by measure.hardware; nothing is timed",
+       {"measure.engine=roofline", "throughput.enabled=false"}},
+      {"table",
+       "a machine whose times measure.table holds; nothing is timed",
+       {"measure.engine=table", "throughput.enabled=false"}}};
+  return kTargets;
+}
+
+std::vector<std::string> target_names() {
+  std::vector<std::string> names;
+  for (const Target& target : targets()) {
+    names.push_back(target.name);
+  }
+  return names;
+}
+
+std::string target_help() {
+  std::string text = "What the child is for; sets engine, export and timing together.";
+  for (const Target& target : targets()) {
+    text += " " + target.name + ": " + target.help + ".";
+  }
+  return text;
+}
+
+std::string recipe_footer() {
+  std::string text =
+      "Budgets: a cost, <= (for a rate >=), a number and a suffix: x (times the parent's), K, M, "
+      "G,\n"
+      "B (decimal), KiB, MiB, GiB (bytes). Several budgets hold together. Costs:\n";
+  for (const SearchCost& cost : search_costs()) {
+    text += fmt::format("  {:<24} {}\n", cost.name, cost.help);
+  }
+  return text +
+         "Options for --set, with defaults and ranges: `puzzle options`, or docs/options.md.";
+}
+
+// The costs that search.budgets and search.sweep can name, for docs/options.md.
+std::string cost_page() {
+  std::string text =
+      "## Costs\n\nWhat `search.budgets` and `search.sweep` can name. A budget is a cost, `<=` "
+      "(for "
+      "a rate `>=`), a number and a suffix: `x` (times the parent's), `K`, `M`, `G`, `B` "
+      "(decimal), "
+      "`KiB`, `MiB`, `GiB` (bytes).\n\n| cost | unit | meaning |\n| --- | --- | --- |\n";
+  for (const SearchCost& cost : search_costs()) {
+    text += fmt::format("| `{}` | {} | {} |\n", cost.name, cost.unit, cost.help);
+  }
+  return text;
+}
+
 void add_recipe_options(CLI::App& verb, RecipeArguments& arguments) {
   verb.add_option("recipe", arguments.what,
-                  "A recipe (.yaml), or the parent itself: a .gguf file or a Hugging Face folder")
+                  "A recipe (.yaml), or the parent itself: a .gguf file, a Hugging Face folder, or "
+                  "a llama2.c .bin file")
       ->required();
+  // One value each: the positional may stand behind them.
   verb.add_option(
-      "--corpus", arguments.corpora,
-      "Text to work with (repeatable): .txt, .jsonl[:field], either as .zst, or a folder");
-  verb.add_option(
-      "--budget", arguments.budgets,
-      "Bound on the child (repeatable), e.g. \"parameters <= 0.7x\"; replaces the recipe's");
-  verb.add_option("--target", arguments.target,
-                  "Engine to build for: llama-server (measured here), native, roofline or table")
-      ->check(CLI::IsMember({"llama-server", "native", "roofline", "table"}));
+          "--corpus", arguments.corpora,
+          "Text to work with (repeatable): .txt, .jsonl[:field], either as .zst, or a folder")
+      ->allow_extra_args(false);
+  verb.add_option("--budget", arguments.budgets,
+                  "Bound on the child (repeatable), e.g. \"parameters <= 0.7x\"; replaces the "
+                  "recipe's; costs and suffixes below")
+      ->allow_extra_args(false);
+  verb.add_option("--target", arguments.target, target_help())
+      ->check(CLI::IsMember(target_names()));
   verb.add_option("--run", arguments.run, "Folder of the run; replaces the recipe's");
   verb.add_option(
-      "--set", arguments.settings,
-      "Any option of the recipe as name=value (repeatable); docs/options.md lists them");
+          "--set", arguments.settings,
+          "Any option of the recipe as name=value (repeatable); `puzzle options` lists them")
+      ->allow_extra_args(false);
   verb.add_flag("--print-config", arguments.print_config, "Print the resolved recipe and stop");
+  verb.footer(recipe_footer());
+}
+
+// runs/<name of the model>: the file's name without .gguf or .bin, or the folder's whole name, dots
+// and all.
+std::string default_run_folder(const fs::path& model) {
+  fs::path path = fs::absolute(model).lexically_normal();
+  if (path.filename().empty()) {
+    path = path.parent_path();
+  }
+  const bool has_type = path.extension() == ".gguf" || path.extension() == ".bin";
+  return "runs/" + (has_type ? path.stem() : path.filename()).string();
 }
 
 Recipe resolve_recipe(const RecipeArguments& arguments) {
   Recipe recipe;
   OptionList list;
   recipe.visit(list);
-  const std::filesystem::path what = arguments.what;
+  const fs::path what = arguments.what;
   if (what.extension() == ".yaml" || what.extension() == ".yml") {
     list.load_yaml(what);
   } else {
     recipe.model = arguments.what;
-    recipe.run = "runs/" + what.stem().string();
+    recipe.run = default_run_folder(what);
   }
   if (!arguments.corpora.empty()) {
     recipe.data.sources = arguments.corpora;
@@ -81,8 +167,12 @@ Recipe resolve_recipe(const RecipeArguments& arguments) {
   if (!arguments.budgets.empty()) {
     recipe.search.budgets = arguments.budgets;
   }
-  if (!arguments.target.empty()) {
-    recipe.measure.engine = arguments.target;
+  for (const Target& target : targets()) {
+    for (const std::string& setting : target.settings) {
+      if (target.name == arguments.target) {
+        list.set_assignment(setting);
+      }
+    }
   }
   if (!arguments.run.empty()) {
     recipe.run = arguments.run;
@@ -93,30 +183,51 @@ Recipe resolve_recipe(const RecipeArguments& arguments) {
   return recipe;
 }
 
-bool printed_config(const RecipeArguments& arguments, Recipe& recipe) {
+bool printed_config(const RecipeArguments& arguments, GlobalOptions& global, Recipe& recipe) {
   if (arguments.print_config) {
     OptionList list;
     recipe.visit(list);
-    std::fputs(list.to_yaml().c_str(), stdout);
+    if (global.json) {
+      print_json(global, config_json(list));
+    } else {
+      print_text(list.to_yaml());
+    }
   }
   return arguments.print_config;
 }
 
-void print_json(const Json& value) {
-  std::fputs((value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n").c_str(), stdout);
+// A verb whose stage the recipe leaves out would do nothing.
+void check_is_part_of_run(const Recipe& recipe, const std::string& stage) {
+  const auto left_out = [&](const char* name, bool is_part, const char* option) {
+    if (stage == name && !is_part) {
+      fail(ErrorKind::kUsage, "{}: the recipe leaves it out: {}", stage, option);
+    }
+  };
+  left_out("distill-blocks", recipe.train_blocks, "train_blocks is false");
+  left_out("distill-child", recipe.train_child, "train_child is false");
+  left_out("export", !recipe.export_child.formats.empty(), "export_child.formats is empty");
+  left_out("throughput", recipe.throughput.enabled, "throughput.enabled is false");
+  const auto& formats = recipe.export_child.formats;
+  left_out("throughput", std::find(formats.begin(), formats.end(), "gguf") != formats.end(),
+           "export_child.formats holds no gguf");
 }
 
-void run_stages(const RecipeArguments& arguments, const GlobalOptions& global,
-                const std::string& last) {
+void run_stages(const RecipeArguments& arguments, GlobalOptions& global, const std::string& last) {
   Recipe recipe = resolve_recipe(arguments);
-  if (printed_config(arguments, recipe)) {
+  if (printed_config(arguments, global, recipe)) {
     return;
   }
+  check_is_part_of_run(recipe, last);
   const std::unique_ptr<Communicator> communicator = make_communicator(recipe.communicator);
   Pipeline pipeline(recipe, *communicator, global.command);
   pipeline.run_until(last);
-  if (global.json && communicator->is_first()) {
-    print_json(pipeline.summary());
+  if (!communicator->is_first()) {
+    return;
+  }
+  if (global.json) {
+    print_json(global, pipeline.summary());
+  } else if (last == Pipeline::stages().back().name) {
+    print_text(pipeline.result_text());
   }
 }
 
@@ -126,7 +237,8 @@ void add_stage(CLI::App& app, GlobalOptions& global, Action& selected, const std
   CLI::App* verb = app.add_subcommand(name, help);
   add_recipe_options(*verb, *arguments);
   verb->callback([arguments, last, &global, &selected] {
-    selected = [arguments, last, &global] { run_stages(*arguments, global, last); };
+    selected.splits_over_ranks = true;
+    selected.run = [arguments, last, &global] { run_stages(*arguments, global, last); };
   });
 }
 
@@ -138,98 +250,45 @@ void add_plan(CLI::App& app, GlobalOptions& global, Action& selected) {
       "What a run will cost: tokens, FLOPs, memory, disk and time per stage; starts nothing");
   add_recipe_options(*verb, *arguments);
   verb->add_option("--hardware", machine->preset,
-                   "Plan for this machine instead of the one at hand (BF16 peak times efficiency)")
+                   "Plan for this machine instead of the one at hand (fp32 peak times efficiency)")
       ->check(CLI::IsMember(hardware_preset_names()));
   verb->add_option("--devices", machine->devices, "How many of it, assumed to scale")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   verb->callback([arguments, machine, &global, &selected] {
-    selected = [arguments, machine, &global] {
+    selected.run = [arguments, machine, &global] {
       Recipe recipe = resolve_recipe(*arguments);
-      if (printed_config(*arguments, recipe)) {
+      if (printed_config(*arguments, global, recipe)) {
         return;
       }
       const ModelSpec parent = load_model_spec(recipe.model);
+      validate(recipe, parent);
       const Plan plan = make_plan(recipe, parent, machine->flops_per_s(recipe.device));
       if (global.json) {
-        print_json(plan_json(plan));
+        print_json(global, plan_json(plan));
       } else {
-        std::fputs(plan_text(plan).c_str(), stdout);
+        print_text(plan_text(plan));
       }
     };
   });
 }
 
-void add_report(CLI::App& app, GlobalOptions& global, Action& selected) {
-  auto folder = std::make_shared<std::string>();
-  CLI::App* verb = app.add_subcommand("report", "Write report.html of a run, finished or not");
-  verb->add_option("run", *folder, "Folder of the run")->required();
-  verb->callback([folder, &global, &selected] {
-    selected = [folder, &global] {
-      const std::filesystem::path run = *folder;
-      const RunDb db(run / "run.db", RunDbMode::kRead);
-      write_report(db, run / "report.html");
-      if (global.json) {
-        print_json(db.dump_json({.rows = RowSet::kCurrent}));
-      } else {
-        std::fputs(((run / "report.html").string() + "\n").c_str(), stdout);
-      }
-    };
-  });
-}
-
-void add_clean(CLI::App& app, GlobalOptions& global, Action& selected) {
-  auto folder = std::make_shared<std::string>();
-  CLI::App* verb = app.add_subcommand(
-      "clean", "Remove what a finished run no longer needs: library, tokens, training states");
-  verb->add_option("run", *folder, "Folder of the run")->required();
-  verb->callback([folder, &global, &selected] {
-    selected = [folder, &global] {
-      const std::filesystem::path run = *folder;
-      if (!std::filesystem::exists(run / "run.db")) {
-        fail(ErrorKind::kUsage, "{}: holds no run.db; expected the folder of a run", run.string());
-      }
-      std::vector<std::string> removed;
-      const auto remove = [&](const std::filesystem::path& path) {
-        std::error_code error;
-        if (std::filesystem::remove_all(path, error) > 0 && !error) {
-          removed.push_back(path.string());
-        }
-      };
-      for (const char* name : {"library", "data", "measure", "children/child-before"}) {
-        remove(run / name);
-      }
-      if (std::filesystem::exists(run / "children")) {
-        for (const auto& entry : std::filesystem::directory_iterator(run / "children")) {
-          if (entry.path().extension().string().starts_with(".training-")) {
-            remove(entry.path());
-          }
-        }
-      }
-      if (global.json) {
-        print_json({{"removed", removed}});
-      } else {
-        for (const std::string& path : removed) {
-          std::fputs((path + "\n").c_str(), stdout);
-        }
-      }
-    };
-  });
-}
-
-void add_options_page(CLI::App& app, Action& selected) {
+void add_options_page(CLI::App& app, GlobalOptions& global, Action& selected) {
   CLI::App* verb =
       app.add_subcommand("options", "Every option of a recipe with default and range, as Markdown");
-  verb->callback([&selected] {
-    selected = [] {
+  verb->callback([&global, &selected] {
+    selected.run = [&global] {
       Recipe recipe;
       OptionList list;
       recipe.visit(list);
-      const std::string head =
+      if (global.json) {
+        print_json(global, {{"options", options_json(list)}});
+        return;
+      }
+      print_text(
           "# Options of a recipe\n\nWritten by `puzzle options`; a test compares this page with "
-          "the "
-          "program.\n\n";
-      std::fputs((head + list.to_markdown()).c_str(), stdout);
+          "the program.\n\n" +
+          list.to_markdown() + "\n" + cost_page());
     };
   });
 }
@@ -237,26 +296,16 @@ void add_options_page(CLI::App& app, Action& selected) {
 }  // namespace
 
 void add_run_commands(CLI::App& app, GlobalOptions& global, Action& selected) {
-  add_stage(app, global, selected, "run", "All stages, from the parent to the report", "report");
+  const std::string last = Pipeline::stages().back().name;
+  add_stage(app, global, selected, "run", "All stages, from the parent to the report", last);
   add_plan(app, global, selected);
-  const std::vector<std::pair<std::string, std::string>> stages = {
-      {"init-library", "Weights for every variant, in closed form"},
-      {"distill-blocks", "Train the variants layer by layer against the parent (BLD)"},
-      {"score", "Damage each variant does when it replaces the parent's block"},
-      {"measure", "Seconds each sub-block costs in the engine"},
-      {"search", "One block per layer under the budgets"},
-      {"assemble", "Write the child that the search chose"},
-      {"distill-child", "Train the whole child against the parent (GKD)"},
-      {"evaluate", "Parent and children side by side on held-out text and questions"},
-      {"export", "The child for llama.cpp and for Hugging Face"},
-      {"throughput", "Time the exported child beside its parent in llama.cpp"}};
-  for (const auto& [name, help] : stages) {
-    add_stage(app, global, selected, name,
-              help + "; runs the stages before it where they are not done", name);
+  for (const Pipeline::Stage& stage : Pipeline::stages()) {
+    if (stage.name != last) {  // `report` takes the folder of a run
+      add_stage(app, global, selected, stage.name,
+                stage.help + "; runs the stages before it where they are not done", stage.name);
+    }
   }
-  add_report(app, global, selected);
-  add_clean(app, global, selected);
-  add_options_page(app, selected);
+  add_options_page(app, global, selected);
 }
 
 }  // namespace puzzle

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <string>
-#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "puzzle/base/error.h"
 
 namespace CLI {
 class App;
@@ -17,14 +19,27 @@ struct GlobalOptions {
   bool json = false;   // one JSON object on stdout, nothing else there
   bool quiet = false;  // warnings and errors only
   bool debug = false;
-  int launch = 0;       // ranks on this machine; 0 = this process alone (or a launcher's)
-  std::string command;  // as started
+  int launch = 0;             // ranks on this machine; 0 = this process alone (or a launcher's)
+  bool is_launched = false;   // a rank of --launch, which speaks for all of them
+  std::string command;        // as started
+  bool has_answered = false;  // the one JSON object is out
 };
 
 // A verb's action is put into `selected` when the command line names it.
-using Action = std::function<void()>;
+struct Action {
+  std::function<void()> run;
+  bool splits_over_ranks = false;  // whether --launch makes sense
+};
 
 void add_run_commands(CLI::App& app, GlobalOptions& global, Action& selected);
+void add_folder_commands(CLI::App& app, GlobalOptions& global, Action& selected);
 void add_model_commands(CLI::App& app, GlobalOptions& global, Action& selected);
+
+// Results, on stdout.
+void print_text(const std::string& text);
+void print_json(GlobalOptions& global, const nlohmann::json& value);
+
+// {"kind": "usage", "message": …, "exit_code": 2}: the member "error" of an answer.
+[[nodiscard]] nlohmann::json error_json(ErrorKind kind, const std::string& message);
 
 }  // namespace puzzle

@@ -1,27 +1,29 @@
 #include "puzzle/app/pipeline.h"
 
 #include <algorithm>
-#include <functional>
 #include <map>
-#include <string_view>
+#include <optional>
 #include <utility>
 
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/app/failure.h"
+#include "puzzle/app/validate.h"
 #include "puzzle/app/version.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/data/token_file.h"
 #include "puzzle/engine/cost_model.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/report/run_report.h"
 #include "puzzle/results/facts.h"
-#include "puzzle/stages/gguf_export.h"
-#include "puzzle/stages/library.h"
+#include "puzzle/stages/model_card.h"
+#include "puzzle/stages/weight_types.h"
 #include "puzzle/tensor/device.h"
 
 namespace puzzle {
@@ -34,97 +36,123 @@ std::string resolved_yaml(const Recipe& recipe) {
   return list.to_yaml();
 }
 
-std::string child_weights_key(const std::string& library_key, const Architecture& architecture) {
-  KeyBuilder key;
-  key.add("library", library_key);
-  for (const BlockSpec& block : architecture) {
-    key.add("block", block.name());
+// What a run starts from: the licence where only the parent's files say it, and a baseline search
+// for every child to compare with.
+Recipe complete_recipe(Recipe recipe) {
+  if (recipe.model.empty()) {
+    fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
   }
-  return key.key();
-}
-
-// The smallest space that holds an architecture.
-SearchSpace space_of(const Architecture& architecture, const ModelSpec& parent) {
-  SearchSpace space;
-  for (std::size_t i = 0; i < architecture.size(); ++i) {
-    LayerSpace layer{{parent.layers[i].attention}, {parent.layers[i].ffn}};
-    if (architecture[i].attention != layer.attention.front()) {
-      layer.attention.push_back(architecture[i].attention);
+  validate(recipe, load_model_spec(recipe.model));
+  if (recipe.license.empty()) {
+    recipe.license = license_of(recipe.model);
+  }
+  std::vector<std::string>& baselines = recipe.search.baselines;
+  for (const std::string& name : recipe.compare) {
+    if (name != kPaperInit &&
+        std::find(baselines.begin(), baselines.end(), name) == baselines.end()) {
+      baselines.push_back(name);
     }
-    if (architecture[i].ffn != layer.ffn.front()) {
-      layer.ffn.push_back(architecture[i].ffn);
+  }
+  return recipe;
+}
+
+// What one stage has recorded so far: keys of its parts and their seconds, keys of evaluations.
+struct Recorded {
+  std::map<std::string, double> parts;
+  std::size_t num_evaluations = 0;
+};
+
+std::string whole_stage_key(const std::string& stage) {
+  return KeyBuilder().add("whole stage", stage).key();
+}
+
+Recorded recorded(const RunDb& db, const std::string& stage) {
+  Recorded result;
+  for (const StageRecord& row : db.stages_of(stage, RowSet::kAll)) {
+    if (row.key != whole_stage_key(stage)) {
+      result.parts[row.key] = row.seconds;
     }
-    space.layers.push_back(std::move(layer));
   }
-  return space;
+  result.num_evaluations = db.keys(RunTable::kEvaluations).size();
+  return result;
 }
 
-// What `compare_distilled` adds to the name of a compared child.
-constexpr std::string_view kDistilledSuffix = "-distilled";
-
-std::string model_label(const std::string& name) {
-  static const std::map<std::string, std::string> kLabels = {
-      {"child", "Our child"},
-      {"child-before", "Our child before global distillation"},
-      {"paper-init", "Our architecture, the paper's initialisation"},
-      {"uniform", "Best uniform child"},
-      {"greedy", "Greedy child"},
-      {"max-parameters", "Maximum-parameters child"},
-      {"random", "Random child"},
-      {"depth-only", "Depth-only child"},
-      {"no-op-only", "No-op-only child"}};
-  if (name.ends_with(kDistilledSuffix)) {
-    return model_label(name.substr(0, name.size() - kDistilledSuffix.size())) +
-           ", after global distillation";
+// One row per stage, replaced when the stage did something. Its own seconds are those that no part
+// of the stage accounts for, so that all rows of a stage add up to the whole.
+void record_whole_stage(RunDb& db, const std::string& stage, const Recorded& before,
+                        double seconds) {
+  const Recorded after = recorded(db, stage);
+  const bool did_something =
+      after.parts.size() != before.parts.size() || after.num_evaluations != before.num_evaluations;
+  if (!did_something && db.has_stage(whole_stage_key(stage))) {
+    return;
   }
-  const auto found = kLabels.find(name);
-  return found == kLabels.end() ? name : found->second;
+  double in_parts = 0.0;
+  for (const auto& [key, part_s] : after.parts) {
+    in_parts += before.parts.contains(key) ? 0.0 : part_s;
+  }
+  db.put({.key = whole_stage_key(stage),
+          .stage = stage,
+          .what = "everything else",
+          .seconds = std::max(0.0, seconds - in_parts),
+          .detail_json =
+              Json{{"whole_s", seconds}, {"peak_memory_bytes", peak_resident_bytes()}}.dump()});
 }
 
-// Embedding and head that distillation left alone are held once for all children.
-void share_equal_ends(ModelWeights& child, const ModelWeights& parent) {
-  if (at::equal(child.embedding, parent.embedding)) {
-    child.embedding = parent.embedding;
-  }
-  if (at::equal(child.head, parent.head)) {
-    child.head = parent.head;
-  }
-}
+constexpr const char* kFinishedFact = "finished_at";
 
 }  // namespace
 
-const std::vector<std::string>& stage_names() {
-  static const std::vector<std::string> kNames = {
-      "init-library",  "distill-blocks", "score",  "measure",    "search", "assemble",
-      "distill-child", "evaluate",       "export", "throughput", "report"};
-  return kNames;
+const std::vector<Pipeline::Stage>& Pipeline::stages() {
+  static const std::vector<Stage> kStages = {
+      {"init-library", "Weights for every variant, in closed form", &Pipeline::init_library_stage},
+      {"distill-blocks", "Train the variants layer by layer against the parent (BLD)",
+       &Pipeline::distill_blocks_stage},
+      {"score", "Damage each variant does when it replaces the parent's block",
+       &Pipeline::score_stage},
+      {"measure", "Seconds each sub-block costs in the engine", &Pipeline::measure_stage},
+      {"search", "One block per layer under the budgets", &Pipeline::search_stage},
+      {"assemble", "Write the child that the search chose", &Pipeline::assemble_stage},
+      {"distill-child", "Train the whole child against the parent (GKD)",
+       &Pipeline::distill_child_stage},
+      {"evaluate", "Parent and children side by side on held-out text and questions",
+       &Pipeline::evaluate_stage},
+      {"export", "The child for llama.cpp and for Hugging Face", &Pipeline::export_stage},
+      {"throughput", "Time the exported child beside its parent in llama.cpp",
+       &Pipeline::throughput_stage},
+      {"report", "One page with everything", &Pipeline::report_stage}};
+  return kStages;
+}
+
+std::vector<std::string> stage_names() {
+  std::vector<std::string> names;
+  for (const Pipeline::Stage& stage : Pipeline::stages()) {
+    names.push_back(stage.name);
+  }
+  return names;
+}
+
+std::size_t stage_index(const std::string& name) {
+  const std::vector<std::string> names = stage_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  PUZZLE_CHECK(found != names.end(), "no stage {}", name);
+  return static_cast<std::size_t>(found - names.begin());
 }
 
 Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command)
-    : recipe_(recipe) {
-  if (recipe_.model.empty()) {
-    fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
+    : recipe_(complete_recipe(recipe)) {
+  // Ranks of one machine share its cores as their launcher said.
+  if (recipe_.threads > 0 || communicator.size() == 1) {
+    set_num_threads(recipe_.threads);
   }
-  validate(recipe_, load_model_spec(recipe_.model));
-  for (const std::string& name : recipe_.compare) {
-    const auto& baselines = recipe_.search.baselines;
-    if (name != "paper-init" &&
-        std::find(baselines.begin(), baselines.end(), name) == baselines.end()) {
-      recipe_.search.baselines.push_back(name);
-    }
-  }
-  set_num_threads(recipe_.threads);
   make_deterministic();
-  const std::filesystem::path folder = recipe_.run;
   const c10::Device device = parse_device(recipe_.device);
   communicator.agree("recipe", resolved_yaml(recipe_));
   if (communicator.is_first()) {
-    make_folder(folder);
-    write_text_file(folder / "recipe.yaml", resolved_yaml(recipe_));
+    open_folder();
   }
   communicator.barrier();
-  db_ = communicator.is_first() ? std::make_unique<RunDb>(folder / "run.db") : nullptr;
-  communicator.barrier();
+  const std::filesystem::path folder = recipe_.run;
   if (!db_) {
     db_ = std::make_unique<RunDb>(folder / "run.db", RunDbMode::kRead);
   }
@@ -133,19 +161,7 @@ Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::
   parent_ = std::make_unique<LoadedModel>(open_model(recipe_.model, device, context_->type));
   space_ = make_search_space(recipe_.search_space, parent_->weights.spec);
   if (communicator.is_first()) {
-    put_facts(*db_, {.version = kPuzzleVersion,
-                     .build = build_description(),
-                     .recipe_yaml = resolved_yaml(recipe_),
-                     .seed = recipe_.seed,
-                     .command = command});
-    put_machine(*db_, read_machine());
-    ParentFacts facts = parent_facts(parent_->weights.spec);
-    facts.license = recipe_.license;
-    facts.weights_key = parent_->key;
-    if (std::filesystem::is_regular_file(recipe_.model)) {
-      facts.file_bytes = static_cast<std::int64_t>(std::filesystem::file_size(recipe_.model));
-    }
-    put_parent(*db_, facts);
+    record_facts(command);
     (void)load_token_file(folder / "data", recipe_.data, *parent_->tokenizer);
   }
   communicator.barrier();
@@ -155,25 +171,93 @@ Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::
 
 Pipeline::~Pipeline() = default;
 
+bool Pipeline::is_finished(const RunDb& db) { return !db.meta(kFinishedFact).value_or("").empty(); }
+
+void Pipeline::open_folder() {
+  const std::filesystem::path folder = recipe_.run;
+  make_folder(folder);
+  for (const auto& path : remove_stale_temporaries(folder)) {
+    log_debug("removed {}, which a killed process left", path.string());
+  }
+  write_text_file(folder / "recipe.yaml", resolved_yaml(recipe_));
+  db_ = std::make_unique<RunDb>(folder / "run.db");
+}
+
+void Pipeline::record_facts(const std::string& command) {
+  put_facts(*db_, {.version = kPuzzleVersion,
+                   .build = build_description(),
+                   .recipe_yaml = resolved_yaml(recipe_),
+                   .seed = recipe_.seed,
+                   .command = command});
+  put_machine(*db_, read_machine());
+  ParentFacts facts = parent_facts(parent_->weights.spec);
+  facts.license = recipe_.license;
+  facts.weights_key = parent_->key;
+  if (std::filesystem::is_regular_file(recipe_.model)) {
+    facts.file_bytes = static_cast<std::int64_t>(std::filesystem::file_size(recipe_.model));
+  }
+  put_parent(*db_, facts);
+  db_->put_meta(kFinishedFact, "");
+}
+
 void Pipeline::run_until(const std::string& last) {
-  const std::map<std::string, void (Pipeline::*)()> stages = {
-      {"init-library", &Pipeline::init_library_stage},
-      {"distill-blocks", &Pipeline::distill_blocks_stage},
-      {"score", &Pipeline::score_stage},
-      {"measure", &Pipeline::measure_stage},
-      {"search", &Pipeline::search_stage},
-      {"assemble", &Pipeline::assemble_stage},
-      {"distill-child", &Pipeline::distill_child_stage},
-      {"evaluate", &Pipeline::evaluate_stage},
-      {"export", &Pipeline::export_stage},
-      {"throughput", &Pipeline::throughput_stage},
-      {"report", &Pipeline::report_stage}};
-  for (const std::string& name : stage_names()) {
-    const Stopwatch watch;
-    (this->*stages.at(name))();
-    log_debug("{} took {:.1f} s", name, watch.seconds());
-    if (name == last) {
-      return;
+  last_ = last;
+  if (context_->communicator.is_first()) {
+    check_programs(recipe_, last);
+  }
+  std::optional<Error> failed;
+  for (const Stage& stage : stages()) {
+    try {
+      run_stage(stage);
+    } catch (const Error& error) {
+      if (stage.name != "throughput" || last == stage.name || error.kind() != ErrorKind::kIo) {
+        throw;
+      }
+      log_warning("{}; the report is written without it", error.what());
+      failed = error;
+    }
+    if (stage.name == last) {
+      break;
+    }
+  }
+  if (failed) {
+    throw Error(*failed);
+  }
+  if (last == stages().back().name && context_->communicator.is_first()) {
+    finish();
+  }
+}
+
+void Pipeline::run_stage(const Stage& stage) {
+  const Stopwatch watch;
+  const bool is_first = context_->communicator.is_first();
+  const Recorded before = is_first ? recorded(*db_, stage.name) : Recorded{};
+  try {
+    (this->*stage.run)();
+  } catch (...) {
+    const Failure failure = current_failure(stage.name);
+    if (!failure.backtrace.empty()) {
+      log_debug("{}", failure.backtrace);
+    }
+    fail_with(failure.kind, failure.message);
+  }
+  if (is_first) {
+    record_whole_stage(*db_, stage.name, before, watch.seconds());
+  }
+  log_debug("{} took {:.1f} s", stage.name, watch.seconds());
+}
+
+void Pipeline::finish() {
+  db_->put_meta(kFinishedFact, utc_now());
+  double seconds = 0.0;
+  for (const StageRecord& row : db_->stages()) {
+    seconds += row.seconds;
+  }
+  log_info("run: {} of work in all, peak memory {}", human_seconds(seconds),
+           human_bytes(static_cast<double>(peak_resident_bytes())));
+  for (const BudgetOutcome& outcome : outcomes()) {
+    if (!outcome.is_met) {
+      log_warning("budget {}", outcome_text(outcome));
     }
   }
 }
@@ -186,21 +270,36 @@ void Pipeline::init_library_stage() {
 
 void Pipeline::distill_blocks_stage() {
   if (!recipe_.train_blocks) {
+    if (context_->communicator.is_first()) {
+      // Rows of an earlier run that did train them are no longer about this library.
+      for (const RunTable table : {RunTable::kVariants, RunTable::kCurves}) {
+        db_->set_current(table, "distill-blocks/decoupled", {});
+        db_->set_current(table, "distill-blocks/coupled", {});
+      }
+    }
     return;
   }
-  const DistillBlocksResult result =
-      distill_blocks(*context_, *parent_, {library_.folder, library_.key}, space_, parts_->train,
-                     parts_->validation, recipe_.distill_blocks);
-  library_ = {result.folder, result.key};
+  for (const DistillBlocksOptions& pass : distill_blocks_passes(recipe_.distill_blocks)) {
+    const DistillBlocksResult result =
+        distill_blocks(*context_, *parent_, {library_.folder, library_.key}, space_, parts_->train,
+                       parts_->validation, pass);
+    library_ = {result.folder, result.key};
+  }
 }
 
 void Pipeline::score_stage() {
+  ScoreOptions options = recipe_.score;
+  if (recipe_.train_blocks) {  // what was trained as a whole is no sum of its halves
+    const std::vector<std::string>& pairs = recipe_.distill_blocks.pairs;
+    options.pairs.insert(options.pairs.end(), pairs.begin(), pairs.end());
+  }
   (void)score(*context_, *parent_, {library_.folder, library_.key}, space_, parts_->scoring,
-              recipe_.score);
+              options);
 }
 
 void Pipeline::measure_stage() {
-  measured_ = measure(*context_, *parent_, space_, recipe_.scenario, recipe_.measure);
+  measured_ =
+      measure(*context_, *parent_, space_, recipe_.scenario, recipe_.measure, recipe_.engine);
 }
 
 void Pipeline::search_stage() {
@@ -225,6 +324,9 @@ void Pipeline::assemble_stage() {
 
 void Pipeline::distill_child_stage() {
   if (!recipe_.train_child) {
+    if (context_->communicator.is_first()) {
+      db_->set_current(RunTable::kCurves, "distill-child/child", {});
+    }
     return;
   }
   const DistillChildResult result =
@@ -232,158 +334,6 @@ void Pipeline::distill_child_stage() {
                     parts_->train, parts_->validation, recipe_.distill_child);
   child_folder_ = result.folder;
   child_key_ = result.key;
-}
-
-Pipeline::Library Pipeline::paper_library(const Architecture& architecture) {
-  InitLibraryOptions options = recipe_.init_library;
-  options.init = "paper";
-  const InitLibraryResult result =
-      init_library(*context_, *parent_, space_of(architecture, parent_->weights.spec),
-                   parts_->calibration, parts_->validation, options, LibraryRole::kBaseline);
-  return {result.folder, result.key};
-}
-
-std::vector<Pipeline::Compared> Pipeline::compared_children() {
-  std::vector<Compared> compared;
-  for (const std::string& name : recipe_.compare) {
-    const bool is_ours = name == "paper-init";
-    if (const FoundArchitecture* found = found_.find(is_ours ? "child" : name)) {
-      compared.push_back({name, found, is_ours ? paper_library(found->layers) : library_});
-    }
-  }
-  return compared;
-}
-
-void Pipeline::evaluate_stage() {
-  std::vector<std::pair<std::string, ModelWeights>> children;
-  std::vector<std::string> keys;
-  const auto add_trained = [&](const std::string& name, const std::filesystem::path& folder,
-                               const std::string& key) {
-    children.emplace_back(name, load_model(folder, context_->type));
-    share_equal_ends(children.back().second, parent_->weights);
-    keys.push_back(key);
-  };
-  const auto add_untrained = [&](const std::string& name, const Library& library,
-                                 const Architecture& layers) {
-    children.emplace_back(name, make_child(parent_->weights, library.folder, layers));
-    keys.push_back(child_weights_key(library.key, layers));
-  };
-  const Architecture& ours = found_.find("child")->layers;
-  add_trained("child", child_folder_, child_key_);
-  if (recipe_.train_child) {
-    add_untrained("child-before", library_, ours);
-  }
-  for (const Compared& compared : compared_children()) {
-    add_untrained(compared.name, compared.library, compared.found->layers);
-    if (recipe_.compare_distilled) {
-      const AssembleResult start = assemble(
-          *context_, *parent_,
-          {compared.library.folder, compared.library.key, compared.found->layers, compared.name});
-      const std::string name = compared.name + std::string(kDistilledSuffix);
-      const DistillChildResult result =
-          distill_child(*context_, *parent_, {start.folder, start.key, name}, parts_->train,
-                        parts_->validation, recipe_.distill_child);
-      add_trained(name, result.folder, result.key);
-    }
-  }
-  std::vector<NamedModel> models;
-  for (std::size_t i = 0; i < children.size(); ++i) {
-    move_to(children[i].second, context_->device, context_->type);
-    models.push_back({children[i].first, keys[i], &children[i].second});
-  }
-  (void)evaluate(*context_, *parent_, models, parts_->test, recipe_.evaluate);
-}
-
-void Pipeline::export_stage() {
-  const ModelWeights child = load_model(child_folder_, context_->type);
-  exported_ = export_child(
-      *context_, *parent_,
-      {.child = &child, .key = child_key_, .name = "child", .license = recipe_.license},
-      recipe_.export_child);
-  // A parent that is no GGUF is written as one, in the child's types, so that both can be timed
-  // alike.
-  parent_gguf_ = recipe_.model;
-  if (parent_gguf_.extension() != ".gguf" && !exported_.gguf.empty()) {
-    parent_gguf_ = context_->folder / "exports" / "parent.gguf";
-    if (context_->communicator.is_first() && !std::filesystem::exists(parent_gguf_)) {
-      write_deci_gguf(parent_gguf_, parent_->weights,
-                      {.name = parent_->weights.spec.name,
-                       .license = recipe_.license,
-                       .parent_name = "",
-                       .tokenizer_source = parent_->path,
-                       .types = gguf_weight_types(recipe_.export_child.types, parent_->path)});
-    }
-  }
-  if (context_->communicator.is_first()) {
-    record_models();
-  }
-}
-
-void Pipeline::record_models() {
-  const WeightTypes types = gguf_weight_types(recipe_.export_child.types, parent_->path);
-  const ExportTarget target = parse_export_target(recipe_.search.target);
-  std::vector<ModelRow> rows;
-  std::vector<std::string> keys;
-  const auto add = [&](const std::string& name, const std::string& role, const Architecture& layers,
-                       const std::string& architecture, const std::filesystem::path& file) {
-    const ModelSpec spec = with_layers(parent_->weights.spec, layers);
-    const bool is_parent = name == "parent";
-    const PartCost cost = model_cost(spec, is_parent ? ExportTarget::kNative : target, types);
-    ModelRow row;
-    row.key =
-        KeyBuilder().add("model", name).add("child", child_key_).add("search", found_.key).key();
-    row.name = name;
-    row.role = role;
-    row.label = is_parent ? parent_->weights.spec.name : model_label(name);
-    row.architecture = architecture;
-    row.parameters = cost.parameters;
-    row.weight_bytes = cost.weight_bytes;
-    row.kv_bytes_per_token = cost.kv_bytes_per_token;
-    if (!file.empty() && std::filesystem::is_regular_file(file)) {
-      row.file_bytes = static_cast<std::int64_t>(std::filesystem::file_size(file));
-      row.detail_json = Json{{"file", file.filename().string()}}.dump();
-    }
-    keys.push_back(row.key);
-    rows.push_back(std::move(row));
-  };
-  add("parent", "parent", parent_->weights.spec.layers, "", parent_gguf_);
-  const Architecture& ours = found_.find("child")->layers;
-  add("child", "child", ours, "child", exported_.gguf);
-  if (recipe_.train_child) {
-    add("child-before", "before", ours, "child", "");
-  }
-  for (const std::string& name : recipe_.compare) {
-    if (const FoundArchitecture* found =
-            name == "paper-init" ? found_.find("child") : found_.find(name)) {
-      add(name, "baseline", found->layers, found->name, "");
-      if (recipe_.compare_distilled) {
-        add(name + std::string(kDistilledSuffix), "baseline", found->layers, found->name, "");
-      }
-    }
-  }
-  db_->put(rows);
-  db_->set_current(RunTable::kModels, "export", keys);
-}
-
-void Pipeline::throughput_stage() {
-  if (exported_.gguf.empty()) {
-    return;
-  }
-  std::vector<TimedFile> files;
-  const FoundArchitecture* child = found_.find("child");
-  const auto add = [&](const std::string& name, const std::filesystem::path& file,
-                       const Architecture& layers) {
-    TimedFile timed{name, file, std::nullopt, child->batch};
-    if (!measured_.rows.empty()) {
-      timed.prediction = CostModel(measured_.rows, "measured costs")
-                             .predict(layers, {child->batch, recipe_.scenario.prompt_tokens,
-                                               recipe_.scenario.generated_tokens});
-    }
-    files.push_back(std::move(timed));
-  };
-  add("parent", parent_gguf_, parent_->weights.spec.layers);
-  add("child", exported_.gguf, child->layers);
-  measure_throughput(*context_, files, recipe_.scenario, parts_->test, recipe_.throughput);
 }
 
 void Pipeline::report_stage() {
@@ -395,32 +345,37 @@ void Pipeline::report_stage() {
   context_->communicator.barrier();
 }
 
+std::vector<BudgetOutcome> Pipeline::outcomes() const {
+  const FoundArchitecture* child = found_.find("child");
+  if (child == nullptr) {
+    return {};
+  }
+  std::unique_ptr<CostModel> times;
+  if (!measured_.rows.empty()) {
+    times = std::make_unique<CostModel>(measured_.rows, "measured costs");
+  }
+  const CostSetting setting{
+      &parent_->weights.spec,
+      parse_export_target(recipe_.search.target),
+      deployed_types(recipe_.search.types, recipe_.scenario, parent_->path),
+      times.get(),
+      {child->batch, recipe_.scenario.prompt_tokens, recipe_.scenario.generated_tokens}};
+  return budget_outcomes(parse_budgets(recipe_.search.budgets), setting, child->layers, *db_,
+                         recipe_.measure.engine);
+}
+
 Json Pipeline::summary() const {
-  Json result = {{"run", context_->folder.string()}};
-  Json architectures = Json::object();
-  for (const ArchitectureRow& row : db_->architectures()) {
-    architectures[row.name] = {{"blocks", row.blocks},
-                               {"objective", row.objective},
-                               {"costs", parse_json(row.costs_json, "run.db")}};
-  }
-  result["architectures"] = architectures;
-  Json evaluations = Json::object();
-  for (const EvaluationRow& row : db_->evaluations()) {
-    evaluations[row.model][row.task][row.metric] = {
-        {"value", row.value}, {"standard_error", row.standard_error}, {"count", row.count}};
-  }
-  result["evaluations"] = evaluations;
-  Json throughput = Json::object();
-  for (const ThroughputRow& row : db_->throughput()) {
-    throughput[row.model] = {
-        {"prefill_s", row.measured_prefill_s.value_or(0.0)},
-        {"generation_tokens_per_s", row.measured_generation_per_s.value_or(0.0)}};
-  }
-  result["throughput"] = throughput;
+  Json result = run_summary(*db_, last_, outcomes());
+  result["run"] = context_->folder.string();
   if (!exported_.gguf.empty()) {
     result["gguf"] = exported_.gguf.string();
   }
+  if (!exported_.hf_folder.empty()) {
+    result["hf"] = exported_.hf_folder.string();
+  }
   return result;
 }
+
+std::string Pipeline::result_text() const { return run_text(*db_, outcomes()); }
 
 }  // namespace puzzle

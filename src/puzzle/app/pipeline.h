@@ -2,35 +2,53 @@
 // for the same inputs, so running up to a stage and running on later are the same run.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
 #include "puzzle/app/recipe.h"
+#include "puzzle/app/run_result.h"
 #include "puzzle/stages/assemble.h"
 #include "puzzle/stages/run_context.h"
 
 namespace puzzle {
 
-// In the order in which they run; the verbs of the same names run up to theirs.
-[[nodiscard]] const std::vector<std::string>& stage_names();
-
 class Pipeline {
  public:
-  // Opens the run folder, writes recipe.yaml and the facts of the run. Throws as validate().
+  struct Stage {
+    std::string name;  // also the verb
+    std::string help;
+    void (Pipeline::*run)();
+  };
+  // In the order in which they run; the verbs of the same names run up to theirs.
+  static const std::vector<Stage>& stages();
+
+  // What `compare_distilled` adds to the name of a compared child.
+  static constexpr std::string_view kDistilledSuffix = "-distilled";
+
+  // Whether the last run into this folder went all the way to the report.
+  [[nodiscard]] static bool is_finished(const RunDb& db);
+
+  // Opens the run folder, removes what killed writers left there, writes recipe.yaml and the facts
+  // of the run. Throws as validate().
   Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command);
   ~Pipeline();
 
-  // Runs every stage up to and including `last`.
+  // Runs every stage up to and including `last`, and records seconds and peak memory of each that
+  // had something to do. What libtorch or the system throws comes out as Error with the stage's
+  // name. A throughput stage that fails does not keep the report from being written. Throws as
+  // check_programs() before the first stage.
   void run_until(const std::string& last);
 
-  // What a script wants to know: budgets, architecture, quality, speed, files.
+  // What a script wants to know of the stage that ran last; see run_summary().
   [[nodiscard]] nlohmann::json summary() const;
-  [[nodiscard]] const RunDb& db() const { return *db_; }
+  // The same for people: speed, size, budgets, quality. Needs a run up to the report.
+  [[nodiscard]] std::string result_text() const;
 
  private:
   struct Library {
@@ -57,11 +75,17 @@ class Pipeline {
   void throughput_stage();
   void report_stage();
 
+  void open_folder();
+  void record_facts(const std::string& command);
+  void run_stage(const Stage& stage);
+  void finish();
   [[nodiscard]] Library paper_library(const Architecture& architecture);
   [[nodiscard]] std::vector<Compared> compared_children();
   void record_models();
+  [[nodiscard]] std::vector<BudgetOutcome> outcomes() const;
 
   Recipe recipe_;
+  std::string last_;
   std::unique_ptr<RunDb> db_;
   std::unique_ptr<RunContext> context_;
   std::unique_ptr<LoadedModel> parent_;
@@ -76,5 +100,9 @@ class Pipeline {
   ExportResult exported_;
   std::filesystem::path parent_gguf_;  // what the child's file is compared with
 };
+
+[[nodiscard]] std::vector<std::string> stage_names();
+// Position of a stage in Pipeline::stages(); an unknown name is Error(kInternal).
+[[nodiscard]] std::size_t stage_index(const std::string& name);
 
 }  // namespace puzzle

@@ -22,6 +22,9 @@
 
 namespace puzzle {
 
+// In `compare`: our own architecture with the paper's initialisation.
+inline constexpr const char* kPaperInit = "paper-init";
+
 struct Recipe {
   std::string model;  // the parent
   std::string run = "runs/puzzle";
@@ -31,7 +34,7 @@ struct Recipe {
   std::int64_t seed = 0;
   bool train_blocks = true;  // distill-blocks
   bool train_child = true;   // distill-child
-  std::vector<std::string> compare = {"paper-init", "uniform", "greedy"};
+  std::vector<std::string> compare = {kPaperInit, "uniform", "greedy"};
   bool compare_distilled = false;
 
   DataOptions data;
@@ -40,6 +43,7 @@ struct Recipe {
   InitLibraryOptions init_library;
   DistillBlocksOptions distill_blocks;
   ScoreOptions score;
+  TimedEngine engine;  // sections llama_server and timing
   MeasureOptions measure;
   SearchOptions search;
   DistillChildOptions distill_child;
@@ -50,9 +54,5 @@ struct Recipe {
 
   void visit(OptionList& list);
 };
-
-// Checks what no single option can know, all of it at once, before anything expensive. Relative
-// paths of a recipe file count from the current folder. Throws Error(kUsage) listing every problem.
-void validate(const Recipe& recipe, const ModelSpec& parent);
 
 }  // namespace puzzle

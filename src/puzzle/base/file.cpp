@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include <fcntl.h>
@@ -50,6 +53,26 @@ class ReadDescriptor {
   int descriptor_;
   struct stat status_ = {};
 };
+
+constexpr std::string_view kTemporaryMark = ".tmp-";
+
+// The process that writes a temporary file, "<name>.tmp-<process>-<count>"; nothing for other
+// names.
+std::optional<pid_t> temporary_owner(const std::string& name) {
+  const std::size_t mark = name.rfind(kTemporaryMark);
+  if (mark == std::string::npos) {
+    return std::nullopt;
+  }
+  const char* const end = name.data() + name.size();
+  pid_t process = 0;
+  const auto owner = std::from_chars(name.data() + mark + kTemporaryMark.size(), end, process);
+  if (owner.ec != std::errc() || process <= 0 || owner.ptr == end || *owner.ptr != '-') {
+    return std::nullopt;
+  }
+  unsigned count = 0;
+  const auto rest = std::from_chars(owner.ptr + 1, end, count);
+  return rest.ec == std::errc() && rest.ptr == end ? std::optional(process) : std::nullopt;
+}
 
 }  // namespace
 
@@ -100,7 +123,7 @@ MappedFile::~MappedFile() {
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   static std::atomic<unsigned> counter{0};
   temporary_ = path_;
-  temporary_ += fmt::format(".tmp-{}-{}", ::getpid(), counter++);
+  temporary_ += fmt::format("{}{}-{}", kTemporaryMark, ::getpid(), counter++);
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) {
     fail_io(path_, "create it", errno);
@@ -153,6 +176,23 @@ void write_text_file(const std::filesystem::path& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text);
   file.commit();
+}
+
+std::vector<std::filesystem::path> remove_stale_temporaries(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> stale;
+  std::error_code error;
+  for (auto entry = std::filesystem::recursive_directory_iterator(folder, error);
+       !error && entry != std::filesystem::recursive_directory_iterator(); entry.increment(error)) {
+    const std::optional<pid_t> owner = temporary_owner(entry->path().filename().string());
+    if (owner && ::kill(*owner, 0) != 0 && errno == ESRCH) {
+      stale.push_back(entry->path());
+    }
+  }
+  std::erase_if(stale, [](const std::filesystem::path& path) {
+    std::error_code ignored;
+    return !std::filesystem::remove(path, ignored);
+  });
+  return stale;
 }
 
 void make_folder(const std::filesystem::path& path) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace puzzle {
 
@@ -56,6 +57,11 @@ class AtomicFile {
 };
 
 void write_text_file(const std::filesystem::path& path, std::string_view text);
+
+// Removes what AtomicFiles of processes that are gone left below the folder: they were killed
+// before commit. Files of this host's living processes stay. Returns what was removed; what cannot
+// be removed stays, too.
+std::vector<std::filesystem::path> remove_stale_temporaries(const std::filesystem::path& folder);
 
 // Creates the folder and its parents. Throws Error(kIo).
 void make_folder(const std::filesystem::path& path);

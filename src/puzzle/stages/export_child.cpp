@@ -21,6 +21,7 @@
 #include "puzzle/stages/child_folder.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/model_card.h"
+#include "puzzle/stages/weight_types.h"
 
 namespace puzzle {
 namespace {
@@ -54,6 +55,10 @@ std::optional<std::string> recorded_key(const std::function<std::string()>& read
   }
 }
 
+std::optional<std::string> held_gguf_key(const fs::path& file) {
+  return recorded_key([&] { return GgufFile(file).string_value("puzzle.content_key"); });
+}
+
 class Exporter {
  public:
   Exporter(RunContext& context, const LoadedModel& parent, const ExportInput& input,
@@ -71,9 +76,7 @@ class Exporter {
     const std::string key = key_of("gguf", options_.types);
     const fs::path file = gguf_path();
     const fs::path card = context_.folder / "exports" / (input_.name + ".md");
-    const auto held =
-        recorded_key([&] { return GgufFile(file).string_value("puzzle.content_key"); });
-    if (context_.db.has_stage(key) && held == key && fs::exists(card)) {
+    if (context_.db.has_stage(key) && held_gguf_key(file) == key && fs::exists(card)) {
       log_info("export: {} is there", file.string());
       return;
     }
@@ -199,6 +202,35 @@ ExportResult export_child(RunContext& context, const LoadedModel& parent, const 
   bytes = context.communicator.broadcast_string(bytes, 0);
   result.gguf_bytes = bytes.empty() ? 0 : std::stoll(bytes);
   return result;
+}
+
+fs::path export_parent(RunContext& context, const LoadedModel& parent, const std::string& license,
+                       const ExportOptions& options) {
+  const WeightTypes types = gguf_weight_types(options.types, parent.path);
+  if (parent.path.extension() == ".gguf" && is_stored_as(parent.path, types)) {
+    return parent.path;
+  }
+  const fs::path file = context.folder / "exports" / "parent.gguf";
+  if (context.communicator.is_first()) {
+    KeyBuilder key;
+    key.add("stage", "export parent").add("version", kExportVersion).add("parent", parent.key);
+    key.add("license", license).add("name", parent.weights.spec.name);
+    key.add("matrix", dtype_name(types.matrix)).add("embedding", dtype_name(types.embedding));
+    key.add("tokenizer", parent.tokenizer->content_key());
+    if (held_gguf_key(file) != key.key()) {
+      make_folder(file.parent_path());
+      write_deci_gguf(file, parent.weights,
+                      {.name = parent.weights.spec.name,
+                       .license = license,
+                       .parent_name = "",
+                       .tokenizer_source = parent.path,
+                       .types = types,
+                       .content_key = key.key()});
+      log_info("export: {}, the parent in the child's types", file.string());
+    }
+  }
+  context.communicator.barrier();
+  return file;
 }
 
 }  // namespace puzzle

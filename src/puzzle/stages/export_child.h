@@ -39,6 +39,13 @@ struct ExportResult {
 ExportResult export_child(RunContext& context, const LoadedModel& parent, const ExportInput& input,
                           const ExportOptions& options);
 
+// The parent as a .gguf in the types of the child's, to be timed beside it: its own file where that
+// is stored so, else exports/parent.gguf, which is written where it does not hold just that
+// already. Throws Error(kUsage) where `deci` cannot hold the parent.
+[[nodiscard]] std::filesystem::path export_parent(RunContext& context, const LoadedModel& parent,
+                                                  const std::string& license,
+                                                  const ExportOptions& options);
+
 // The Python files that let transformers (trust_remote_code) load a nemotron-nas folder, by name.
 [[nodiscard]] std::string remote_code_file(const std::string& name);
 

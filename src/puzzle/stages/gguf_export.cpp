@@ -163,6 +163,36 @@ DType parse_gguf_type(const std::string& name) {
   return found->second;
 }
 
+bool is_layer_matrix(const StoredTensor& tensor) {
+  return tensor.shape.size() >= 2 && tensor.name.starts_with("blk.");
+}
+
+// By the bytes they take.
+DType most_common_matrix_type(const GgufFile& file) {
+  std::map<DType, std::size_t> weights;
+  for (const StoredTensor& tensor : file.tensors()) {
+    if (is_layer_matrix(tensor)) {
+      weights[tensor.dtype] += tensor.bytes.size();
+    }
+  }
+  if (weights.empty()) {
+    fail(ErrorKind::kFormat, "{}: holds no matrix of a layer", file.path().string());
+  }
+  return std::max_element(weights.begin(), weights.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
+}
+
+DType writable_type(DType type, const char* what, const std::filesystem::path& parent) {
+  if (!can_quantize(type)) {
+    fail(ErrorKind::kUsage,
+         "types like-parent: {} of {} are {}, which is read but not written; name a type for all "
+         "three of search.types, measure.types and export_child.types, e.g. q8_0 or q4_1",
+         what, parent.filename().string(), dtype_name(type));
+  }
+  return type;
+}
+
 }  // namespace
 
 void write_deci_gguf(const std::filesystem::path& path, const ModelWeights& model,
@@ -216,10 +246,9 @@ WeightTypes gguf_weight_types(const std::string& name, const std::filesystem::pa
   types.embedding = DType::kF16;
   if (parent.extension() == ".gguf") {
     const GgufFile file(parent);
-    const DType matrix = file.tensor("blk.0.ffn_up.weight").dtype;
-    const DType embedding = file.tensor("token_embd.weight").dtype;
-    types.matrix = can_quantize(matrix) ? matrix : DType::kF16;
-    types.embedding = can_quantize(embedding) ? embedding : DType::kF16;
+    types.matrix = writable_type(most_common_matrix_type(file), "matrices", parent);
+    types.embedding =
+        writable_type(file.tensor("token_embd.weight").dtype, "token embedding", parent);
   }
   return types;
 }

@@ -25,9 +25,10 @@ void write_deci_gguf(const std::filesystem::path& path, const ModelWeights& mode
                      const GgufExport& options);
 
 // Matrix and embedding types by the name of a quantisation: "f32", "f16", "bf16", "q8_0", "q4_0",
-// "q4_1"; "like-parent": those of the parent's file where it is a GGUF, else F16. Embeddings of the
-// 4-bit types are Q8_0, as llama.cpp's own quantiser leaves them in small models. Throws
-// Error(kUsage).
+// "q4_1"; "like-parent": where the parent is a GGUF, those of most of its layers' bytes and of its
+// embedding, else F16. Embeddings of the 4-bit types are Q8_0, as llama.cpp's own quantiser
+// leaves them in small models. Throws Error(kUsage) for another name, and for like-parent where the
+// parent's type is read but not written (Q4_K and the like).
 [[nodiscard]] WeightTypes gguf_weight_types(const std::string& name,
                                             const std::filesystem::path& parent);
 

@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/arch/lowering.h"
+#include "puzzle/base/file.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
+#include "puzzle/formats/gguf.h"
 
 namespace puzzle {
 namespace {
@@ -37,6 +39,24 @@ std::string front_matter(const ModelCard& card, std::string_view library) {
   text += "base_model: " + card_quoted(card.parent.name) + "\n";
   text += fmt::format("library_name: {}\npipeline_tag: text-generation\n", library);
   return text + "tags: [puzzle, pruning, distillation]\n---\n\n";
+}
+
+// The value of a top-level "key: value" line between the "---" lines that open a file.
+std::string front_matter_value(const std::string& text, std::string_view key) {
+  const std::vector<std::string> lines = split(text, '\n');
+  if (lines.empty() || trim(lines.front()) != "---") {
+    return "";
+  }
+  for (std::size_t i = 1; i < lines.size() && trim(lines[i]) != "---"; ++i) {
+    const std::size_t colon = lines[i].find(':');
+    if (colon != std::string::npos && lines[i].substr(0, colon) == key) {
+      std::string_view value = trim(std::string_view(lines[i]).substr(colon + 1));
+      const bool is_quoted = value.size() >= 2 && (value.front() == '"' || value.front() == '\'') &&
+                             value.back() == value.front();
+      return std::string(is_quoted ? value.substr(1, value.size() - 2) : value);
+    }
+  }
+  return "";
 }
 
 std::string license_sentence(const ModelCard& card) {
@@ -148,6 +168,21 @@ std::string rewrites(const ModelSpec& child) {
 }
 
 }  // namespace
+
+std::string license_of(const std::filesystem::path& model) {
+  const std::filesystem::path readme = model / "README.md";
+  std::string license;
+  if (model.extension() == ".gguf" && std::filesystem::is_regular_file(model)) {
+    license = GgufFile(model).string_value("general.license", "");
+  } else if (std::filesystem::is_regular_file(readme)) {
+    const std::string text = read_text_file(readme);
+    license = front_matter_value(text, "license");
+    if (license == "other") {
+      license = front_matter_value(text, "license_name");
+    }
+  }
+  return license == "other" || license == "unknown" ? "" : license;
+}
 
 std::string make_gguf_card(const ModelCard& card) {
   const std::string file = card.name + ".gguf";

@@ -2,6 +2,7 @@
 // layer, how to run it. Markdown with the front matter that model hubs read.
 #pragma once
 
+#include <filesystem>
 #include <string>
 
 #include "puzzle/arch/cost.h"
@@ -16,6 +17,11 @@ struct ModelCard {
   ModelSpec child;
   WeightTypes types;  // as stored
 };
+
+// The licence that a model's own files name: general.license of a .gguf, `license` in the front
+// matter of a folder's README.md (`license_name` where that says "other"). Empty where they name
+// none, or "unknown" or "other" alone.
+[[nodiscard]] std::string license_of(const std::filesystem::path& model);
 
 // For exports/<name>.gguf: runs in llama.cpp. Throws as lower_model.
 [[nodiscard]] std::string make_gguf_card(const ModelCard& card);

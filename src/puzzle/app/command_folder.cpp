@@ -1,0 +1,136 @@
+// report, clean: verbs on the folder of a run.
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/app/commands.h"
+#include "puzzle/app/pipeline.h"
+#include "puzzle/base/error.h"
+#include "puzzle/base/file.h"
+#include "puzzle/base/json.h"
+#include "puzzle/base/strings.h"
+#include "puzzle/report/run_report.h"
+#include "puzzle/results/run_db.h"
+
+namespace puzzle {
+namespace {
+
+namespace fs = std::filesystem;
+
+void check_is_run(const fs::path& run) {
+  if (!fs::exists(run / "run.db")) {
+    fail(ErrorKind::kUsage, "{}: holds no run.db; expected the folder of a run", run.string());
+  }
+}
+
+void add_report(CLI::App& app, GlobalOptions& global, Action& selected) {
+  auto folder = std::make_shared<std::string>();
+  CLI::App* verb = app.add_subcommand("report", "Write report.html of a run, finished or not");
+  verb->add_option("run", *folder, "Folder of the run")->required();
+  verb->callback([folder, &global, &selected] {
+    selected.run = [folder, &global] {
+      const fs::path run = *folder;
+      check_is_run(run);
+      const RunDb db(run / "run.db", RunDbMode::kRead);
+      const fs::path page = run / "report.html";
+      write_report(db, page);
+      if (global.json) {
+        Json result = db.dump_json({.rows = RowSet::kCurrent});
+        result["report"] = page.string();
+        print_json(global, result);
+      } else {
+        print_text(page.string() + "\n");
+      }
+    };
+  });
+}
+
+// What only the stages of a run read. Children that were trained stay, those they started from go.
+std::vector<fs::path> unneeded_paths(const fs::path& run) {
+  std::vector<fs::path> paths;
+  for (const char* name : {"library", "data", "measure"}) {
+    if (fs::exists(run / name)) {
+      paths.push_back(run / name);
+    }
+  }
+  const fs::path children = run / "children";
+  if (!fs::exists(children)) {
+    return paths;
+  }
+  for (const auto& entry : fs::directory_iterator(children)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_start = (name == "child-before" && fs::exists(children / "child")) ||
+                          fs::exists(children / (name + std::string(Pipeline::kDistilledSuffix)));
+    if (is_start || entry.path().extension().string().starts_with(".training-")) {
+      paths.push_back(entry.path());
+    }
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+// Removes as much as it can, then throws Error(kIo) naming what it could not.
+std::vector<std::string> clean(const fs::path& run) {
+  std::vector<std::string> removed;
+  std::vector<std::string> failures;
+  for (const fs::path& path : unneeded_paths(run)) {
+    std::error_code error;
+    fs::remove_all(path, error);
+    if (error) {
+      failures.push_back(path.string() + ": " + error.message());
+    } else {
+      removed.push_back(path.string());
+    }
+  }
+  for (const fs::path& path : remove_stale_temporaries(run)) {
+    removed.push_back(path.string());
+  }
+  if (!failures.empty()) {
+    fail(ErrorKind::kIo, "{}: cannot remove {}", run.string(), join(failures, ", "));
+  }
+  return removed;
+}
+
+void add_clean(CLI::App& app, GlobalOptions& global, Action& selected) {
+  auto folder = std::make_shared<std::string>();
+  auto force = std::make_shared<bool>(false);
+  CLI::App* verb = app.add_subcommand(
+      "clean",
+      "Remove what a finished run no longer needs: library, tokens, training states, the children "
+      "that training started from");
+  verb->add_option("run", *folder, "Folder of the run")->required();
+  verb->add_flag("--force", *force, "Also where the run has not finished: its work is lost");
+  verb->callback([folder, force, &global, &selected] {
+    selected.run = [folder, force, &global] {
+      const fs::path run = *folder;
+      check_is_run(run);
+      const bool is_finished = Pipeline::is_finished(RunDb(run / "run.db", RunDbMode::kRead));
+      if (!is_finished && !*force) {
+        fail(ErrorKind::kUsage,
+             "{}: the run has not finished, and what would be removed is what it goes on from; "
+             "finish it with `puzzle run`, or --force",
+             run.string());
+      }
+      const std::vector<std::string> removed = clean(run);
+      if (global.json) {
+        print_json(global, {{"removed", removed}});
+      } else {
+        for (const std::string& path : removed) {
+          print_text(path + "\n");
+        }
+      }
+    };
+  });
+}
+
+}  // namespace
+
+void add_folder_commands(CLI::App& app, GlobalOptions& global, Action& selected) {
+  add_report(app, global, selected);
+  add_clean(app, global, selected);
+}
+
+}  // namespace puzzle

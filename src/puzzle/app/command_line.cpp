@@ -1,0 +1,185 @@
+#include "puzzle/app/command_line.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/app/commands.h"
+#include "puzzle/app/failure.h"
+#include "puzzle/app/version.h"
+#include "puzzle/base/interrupt.h"
+#include "puzzle/base/json.h"
+#include "puzzle/base/log.h"
+#include "puzzle/base/progress.h"
+#include "puzzle/base/strings.h"
+#include "puzzle/dist/launch.h"
+#include "puzzle/dist/launcher_environment.h"
+
+namespace puzzle {
+namespace {
+
+constexpr const char* kLaunchedFlag = "--launched-rank";
+
+// "rank 1: " in a group of several.
+std::string rank_prefix() {
+  try {
+    const auto environment = read_launcher_environment();
+    return environment && environment->world_size > 1 ? fmt::format("rank {}: ", environment->rank)
+                                                      : "";
+  } catch (const Error&) {
+    return "";  // the variable that is wrong is what is being reported
+  }
+}
+
+int report(GlobalOptions& global, const Failure& failure) {
+  erase_progress_line();
+  std::fprintf(stderr, "%spuzzle: %s\n", rank_prefix().c_str(), failure.message.c_str());
+  if (global.debug && !failure.backtrace.empty()) {
+    std::fprintf(stderr, "%s\n", failure.backtrace.c_str());
+  }
+  const int code = exit_code(failure.kind);
+  if (global.json && !global.is_launched && !global.has_answered) {
+    print_json(global, {{"error", error_json(failure.kind, failure.message)}});
+  }
+  return code;
+}
+
+bool is_launch_option(const std::string& argument) { return argument == "--launch"; }
+
+// The arguments without --launch N, for the ranks.
+std::vector<std::string> rank_arguments(const std::vector<std::string>& arguments) {
+  std::vector<std::string> rest = {kLaunchedFlag};
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (is_launch_option(arguments[i])) {
+      ++i;
+    } else if (!arguments[i].starts_with("--launch=")) {
+      rest.push_back(arguments[i]);
+    }
+  }
+  return rest;
+}
+
+// The first word that is no option of the program itself; empty if there is none.
+std::string verb_word(const std::vector<std::string>& arguments) {
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (is_launch_option(arguments[i])) {
+      ++i;
+    } else if (!arguments[i].starts_with("-")) {
+      return arguments[i];
+    }
+  }
+  return "";
+}
+
+void check_verb(const CLI::App& app, const std::vector<std::string>& arguments) {
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    verbs.push_back(verb->get_name());
+  }
+  const std::string word = verb_word(arguments);
+  if (!word.empty() && std::find(verbs.begin(), verbs.end(), word) == verbs.end()) {
+    const std::string close = nearest(word, verbs);
+    fail(ErrorKind::kUsage, "there is no verb '{}'; {}", word,
+         close.empty() ? "`puzzle --help` lists them all" : "did you mean " + close + "?");
+  }
+}
+
+void add_global_options(CLI::App& app, GlobalOptions& global) {
+  app.set_version_flag("--version",
+                       std::string("puzzle ") + kPuzzleVersion + " (" + build_description() + ")");
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.add_flag("--json", global.json,
+               "One JSON object on stdout, {\"error\": …} on failure; logs stay on stderr");
+  app.add_flag("--quiet", global.quiet, "Only warnings and errors");
+  app.add_flag("--debug", global.debug, "More lines, and a backtrace with errors of libtorch");
+  app.add_option("--launch", global.launch, "Run a stage as N processes on this machine")
+      ->check(CLI::Range(1, 1024));
+  app.add_flag(kLaunchedFlag, global.is_launched)->group("");
+}
+
+int launch_ranks(GlobalOptions& global, const std::vector<std::string>& arguments) {
+  const int code =
+      launch({.num_ranks = global.launch, .arguments = rank_arguments(arguments), .program = {}});
+  if (code != 0 && global.json) {
+    print_json(global, {{"error",
+                         {{"kind", "rank"},
+                          {"message", "a rank failed; its message is on stderr"},
+                          {"exit_code", code}}}});
+  }
+  return code;
+}
+
+int run_selected(GlobalOptions& global, const Action& selected,
+                 const std::vector<std::string>& arguments) {
+  if (global.launch <= 1) {
+    selected.run();
+    return 0;
+  }
+  if (!selected.splits_over_ranks) {
+    fail(ErrorKind::kUsage, "--launch {}: {} runs in one process; leave it out", global.launch,
+         verb_word(arguments));
+  }
+  return launch_ranks(global, arguments);
+}
+
+}  // namespace
+
+void print_text(const std::string& text) { std::fputs(text.c_str(), stdout); }
+
+void print_json(GlobalOptions& global, const Json& value) {
+  print_text(value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  std::fflush(stdout);
+  global.has_answered = true;
+}
+
+Json error_json(ErrorKind kind, const std::string& message) {
+  return {{"kind", kind_name(kind)}, {"message", message}, {"exit_code", exit_code(kind)}};
+}
+
+int run_program(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  GlobalOptions global;
+  // Known before parsing, since a command line that cannot be parsed is answered in JSON, too.
+  global.json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
+  global.command = join(std::vector<std::string>(argv, argv + argc), " ");
+  CLI::App app{
+      "Puzzle makes a faster, smaller child of a language model for a stated machine and "
+      "workload."};
+  add_global_options(app, global);
+  Action selected;
+  add_run_commands(app, global, selected);
+  add_folder_commands(app, global, selected);
+  add_model_commands(app, global, selected);
+  try {
+    check_verb(app, arguments);
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {
+      return app.exit(error, std::cout, std::cerr);
+    }
+    return report(global, {ErrorKind::kUsage,
+                           fmt::format("{}; `puzzle {} --help` shows what is expected",
+                                       error.what(), verb_word(arguments)),
+                           ""});
+  } catch (...) {
+    return report(global, current_failure(""));
+  }
+  set_log_level(global.quiet   ? LogLevel::kWarning
+                : global.debug ? LogLevel::kDebug
+                               : LogLevel::kInfo);
+  set_progress_enabled(!global.quiet);
+  install_interrupt_handlers();
+  try {
+    return run_selected(global, selected, arguments);
+  } catch (...) {
+    return report(global, current_failure(""));
+  }
+}
+
+}  // namespace puzzle

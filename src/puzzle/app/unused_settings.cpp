@@ -1,0 +1,102 @@
+#include "puzzle/app/unused_settings.h"
+
+#include <algorithm>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "puzzle/app/option_json.h"
+
+namespace puzzle {
+namespace {
+
+// Options of one name, or of all names below one that ends in a dot, and when they count.
+struct Effect {
+  std::string names;
+  bool is_used;
+  std::string otherwise;  // why not
+};
+
+bool holds(const std::vector<std::string>& list, const std::string& value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+void add_measure_effects(const MeasureOptions& measure, std::vector<Effect>& effects) {
+  const std::string& engine = measure.engine;
+  const bool runs = engine == "native" || engine == "llama-server";
+  const std::string is = "measure.engine is " + engine;
+  effects.insert(effects.end(),
+                 {{"measure.table", engine == "table", is},
+                  {"measure.hardware.", engine == "roofline", is},
+                  {"measure.types", engine == "llama-server" || engine == "roofline", is},
+                  {"measure.contexts", engine != "table", is},
+                  {"measure.steps", engine == "llama-server", is},
+                  {"measure.stack_layers", runs, is}});
+}
+
+void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
+  const bool gguf = holds(recipe.export_child.formats, "gguf");
+  const bool hf = holds(recipe.export_child.formats, "hf");
+  const std::string no_gguf = "export_child.formats holds no gguf";
+  const std::string why = gguf ? "throughput.enabled is false" : no_gguf;
+  const bool timed = gguf && recipe.throughput.enabled;
+  effects.insert(effects.end(), {{"export_child.types", gguf, no_gguf},
+                                 {"export_child.hf_dtype", hf, "export_child.formats holds no hf"},
+                                 {"throughput.quality_tokens", timed, why},
+                                 {"throughput.log_prob_tokens", timed, why}});
+  const std::string& engine = recipe.measure.engine;
+  const std::string neither = why + ", and measure.engine is " + engine;
+  effects.insert(effects.end(),
+                 {{"llama_server.", timed || engine == "llama-server", neither},
+                  {"timing.", timed || engine == "llama-server" || engine == "native", neither}});
+}
+
+std::vector<Effect> all_effects(const Recipe& recipe) {
+  const bool fitted = recipe.init_library.init == "least-squares";
+  const bool scores_text = recipe.score.method == "replace-one";
+  const EvaluateOptions& evaluate = recipe.evaluate;
+  const bool questions = !evaluate.minimal_pairs.empty() || !evaluate.multiple_choice.empty() ||
+                         !evaluate.last_word.empty();
+  std::vector<Effect> effects = {
+      {"data.marker", recipe.data.split == "marker", "data.split is " + recipe.data.split},
+      {"init_library.token_weights", fitted, "init_library.init is paper"},
+      {"init_library.lambda", fitted, "init_library.init is paper"},
+      {"distill_blocks.", recipe.train_blocks, "train_blocks is false"},
+      {"distill_child.", recipe.train_child, "train_child is false"},
+      {"search.sweep_values", !recipe.search.sweep.empty(), "search.sweep names no cost"},
+      {"search.max_shared_fraction", recipe.search.solutions > 1, "search.solutions is 1"},
+      {"evaluate.sets.", questions, "evaluate names no set of questions"},
+      {"score.num_tokens", scores_text, "score.method is downstream"},
+      {"score.batch_windows", scores_text, "score.method is downstream"},
+      {"score.hidden_mib", scores_text, "score.method is downstream"},
+      {"score.sets.", !scores_text, "score.method is replace-one"}};
+  add_measure_effects(recipe.measure, effects);
+  add_export_effects(recipe, effects);
+  return effects;
+}
+
+}  // namespace
+
+std::vector<std::string> unused_settings(const Recipe& recipe) {
+  Recipe mine = recipe;
+  Recipe defaults;
+  OptionList my_list;
+  OptionList default_list;
+  mine.visit(my_list);
+  defaults.visit(default_list);
+  const std::set<std::string> changed = changed_options(my_list, default_list);
+  std::vector<std::string> sentences;
+  for (const Effect& effect : all_effects(recipe)) {
+    if (effect.is_used) {
+      continue;
+    }
+    for (const std::string& name : changed) {
+      if (name == effect.names || (effect.names.ends_with('.') && name.starts_with(effect.names))) {
+        sentences.push_back(fmt::format("{} has no effect: {}", name, effect.otherwise));
+      }
+    }
+  }
+  return sentences;
+}
+
+}  // namespace puzzle

@@ -1,0 +1,230 @@
+#include "puzzle/app/validate.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "puzzle/app/pipeline.h"
+#include "puzzle/app/unused_settings.h"
+#include "puzzle/base/error.h"
+#include "puzzle/base/strings.h"
+#include "puzzle/engine/llama_server.h"
+#include "puzzle/stages/gguf_export.h"
+#include "puzzle/stages/search_check.h"
+#include "puzzle/stages/weight_types.h"
+#include "puzzle/text/corpus.h"
+
+namespace puzzle {
+namespace {
+
+bool is_in(const std::vector<std::string>& list, const std::string& value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+bool exports_gguf(const Recipe& recipe) { return is_in(recipe.export_child.formats, "gguf"); }
+
+class Validator {
+ public:
+  Validator(const Recipe& recipe, const ModelSpec& parent) : recipe_(recipe), parent_(parent) {}
+
+  void check_all() {
+    attempt([&] { space_ = make_search_space(recipe_.search_space, parent_); });
+    check_data();
+    check_layers("init_library.layers", recipe_.init_library.layers);
+    if (space_) {
+      attempt([&] { check_score(recipe_.score, parent_, *space_); });
+    }
+    if (space_ && recipe_.train_blocks) {
+      attempt([&] { check_distill_blocks(recipe_.distill_blocks, parent_, *space_); });
+    }
+    if (recipe_.score.method == "replace-one") {
+      attempt([&] { check_scoring_windows(scored_windows()); });
+    }
+    check_measure();
+    check_export();
+    check_evaluate();
+    for (const std::string& sentence : unused_settings(recipe_)) {
+      add(sentence);
+    }
+    check_search();
+  }
+
+  void throw_if_any() const {
+    if (!problems_.empty()) {
+      fail(all_infeasible_ ? ErrorKind::kInfeasible : ErrorKind::kUsage, "recipe: {}",
+           join(problems_, "; "));
+    }
+  }
+
+ private:
+  void add(const std::string& problem, ErrorKind kind = ErrorKind::kUsage) {
+    problems_.push_back(problem);
+    all_infeasible_ = all_infeasible_ && kind == ErrorKind::kInfeasible;
+  }
+
+  template <class Check>
+  void attempt(Check&& check) {
+    try {
+      check();
+    } catch (const Error& error) {
+      add(error.what(), error.kind());
+    }
+  }
+
+  void check_path(const std::string& option, const std::filesystem::path& path) {
+    if (!std::filesystem::exists(path)) {
+      add(fmt::format("{}: there is no file or folder '{}'", option, path.string()));
+    }
+  }
+
+  void check_data() {
+    const DataOptions& data = recipe_.data;
+    if (data.sources.empty()) {
+      add("data.sources is empty; name at least one corpus (--corpus)");
+    }
+    for (const std::string& source : data.sources) {
+      attempt([&] { (void)corpus_files(parse_corpus_source(source)); });
+    }
+    if (data.window > parent_.context_length) {
+      add(fmt::format("data.window is {}, the parent's context {}", data.window,
+                      parent_.context_length));
+    }
+    for (const auto& [option, tokens] : {std::pair{"calibration_tokens", data.calibration_tokens},
+                                         std::pair{"scoring_tokens", data.scoring_tokens},
+                                         std::pair{"validation_tokens", data.validation_tokens},
+                                         std::pair{"test_tokens", data.test_tokens}}) {
+      if (tokens == 0) {
+        add(fmt::format("data.{} is 0, expected some text for this part", option));
+      }
+    }
+  }
+
+  [[nodiscard]] std::int64_t scored_windows() const {
+    const std::int64_t held = recipe_.data.scoring_tokens;
+    const std::int64_t wanted = recipe_.score.num_tokens;
+    const std::int64_t tokens = wanted > 0 ? std::min(wanted, held) : held;
+    return (tokens + recipe_.data.window - 1) / recipe_.data.window;
+  }
+
+  void check_layers(const char* option, const std::vector<std::int64_t>& layers) {
+    for (const std::int64_t layer : layers) {
+      if (layer >= parent_.num_layers()) {
+        add(fmt::format("{} names layer {}, the parent has layers 0 to {}", option, layer,
+                        parent_.num_layers() - 1));
+      }
+    }
+  }
+
+  void check_measure() {
+    const MeasureOptions& measure = recipe_.measure;
+    if (space_) {
+      attempt([&] { puzzle::check_measure(measure, *space_, recipe_.scenario, recipe_.model); });
+    }
+  }
+
+  void check_search() {
+    const SearchOptions& search = recipe_.search;
+    attempt([&] { check_search_options(search, recipe_.scenario, recipe_.model); });
+    if (problems_.empty()) {
+      attempt(
+          [&] { check_exact_budgets(search, recipe_.scenario, recipe_.model, parent_, *space_); });
+    }
+    if (recipe_.compare_distilled && (!recipe_.train_child || recipe_.compare.empty())) {
+      add("compare_distilled needs train_child and something to compare");
+    }
+    if (const auto reason = refusal(parse_export_target(search.target), parent_)) {
+      add(fmt::format("search.target {} cannot hold the parent: {}", search.target, *reason));
+    }
+    check_types();
+  }
+
+  // One type for what is timed, what is counted in bytes and what is written.
+  void check_types() {
+    std::optional<WeightTypes> counted;
+    attempt(
+        [&] { counted = deployed_types(recipe_.search.types, recipe_.scenario, recipe_.model); });
+    const auto check_same = [&](const char* option, const std::string& name) {
+      std::optional<WeightTypes> types;
+      attempt([&] { types = deployed_types(name, recipe_.scenario, recipe_.model); });
+      if (counted && types &&
+          (types->matrix != counted->matrix || types->embedding != counted->embedding)) {
+        add(
+            fmt::format("{} is {}, but search.types, whose bytes the budgets count, is {}; give "
+                        "both the same",
+                        option, name, recipe_.search.types));
+      }
+    };
+    if (recipe_.measure.engine == "llama-server" || recipe_.measure.engine == "roofline") {
+      check_same("measure.types", recipe_.measure.types);
+    }
+    if (exports_gguf(recipe_)) {
+      check_same("export_child.types", recipe_.export_child.types);
+    }
+  }
+
+  void check_export() {
+    if (!exports_gguf(recipe_)) {
+      return;
+    }
+    if (recipe_.search.target != "deci") {
+      add(
+          fmt::format("export_child.formats holds gguf, but search.target is {}, whose children a "
+                      "GGUF may not hold and whose costs are not the file's; use deci",
+                      recipe_.search.target));
+    }
+    if (const auto reason = refusal(ExportTarget::kDeci, parent_)) {
+      add(
+          fmt::format("export_child.formats holds gguf, which cannot hold the parent: {}; use hf "
+                      "with search.target nemotron-nas",
+                      *reason));
+    }
+  }
+
+  void check_evaluate() {
+    const EvaluateOptions& evaluate = recipe_.evaluate;
+    for (const auto& [option, sets] :
+         {std::pair{"evaluate.minimal_pairs", &evaluate.minimal_pairs},
+          std::pair{"evaluate.multiple_choice", &evaluate.multiple_choice},
+          std::pair{"evaluate.last_word", &evaluate.last_word}}) {
+      for (const std::string& path : *sets) {
+        check_path(option, path);
+      }
+    }
+  }
+
+  const Recipe& recipe_;
+  const ModelSpec& parent_;
+  std::optional<SearchSpace> space_;
+  std::vector<std::string> problems_;
+  bool all_infeasible_ = true;
+};
+
+}  // namespace
+
+void validate(const Recipe& recipe, const ModelSpec& parent) {
+  Validator validator(recipe, parent);
+  validator.check_all();
+  validator.throw_if_any();
+}
+
+void check_programs(const Recipe& recipe, const std::string& last) {
+  const auto runs = [&](const char* stage) { return stage_index(stage) <= stage_index(last); };
+  const auto check_server = [](const LlamaServerOptions& options, const std::string& purpose) {
+    try {
+      (void)find_llama_server_version(options);
+    } catch (const Error& error) {
+      fail(error.kind(), "{}: {}; tools/setup.sh --with-server installs one", purpose,
+           error.what());
+    }
+  };
+  if (recipe.measure.engine == "llama-server" && runs("measure")) {
+    check_server(recipe.engine.llama_server, "measure");
+  }
+  if (recipe.throughput.enabled && exports_gguf(recipe) && runs("throughput")) {
+    check_server(recipe.engine.llama_server,
+                 "throughput (--set throughput.enabled=false leaves it out)");
+  }
+}
+
+}  // namespace puzzle

@@ -1,0 +1,20 @@
+// What no single option can know about itself.
+#pragma once
+
+#include "puzzle/app/recipe.h"
+#include "puzzle/arch/model_spec.h"
+
+namespace puzzle {
+
+// Checks everything that can be known before anything expensive starts, and reports all of it at
+// once: names, paths, budgets that no child of the search space can meet, formats that cannot hold
+// the parent, settings that contradict each other or decide nothing. Relative paths count from the
+// current folder. Throws Error(kUsage) listing every problem; Error(kInfeasible) where budgets are
+// the only one.
+void validate(const Recipe& recipe, const ModelSpec& parent);
+
+// The programs outside this one that the stages up to `last` run. Throws Error(kIo) where one is
+// missing, with advice.
+void check_programs(const Recipe& recipe, const std::string& last);
+
+}  // namespace puzzle

@@ -1,0 +1,105 @@
+#include "puzzle/app/validate.h"
+
+#include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "puzzle/base/file.h"
+#include "support/expect_error.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+namespace puzzle {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A recipe with nothing wrong for tiny_spec().
+class Validate : public ::testing::Test {
+ protected:
+  Validate() {
+    write_text_file(folder_ / "text.txt", "Once upon a time.");
+    set("data.sources=[" + (folder_ / "text.txt").string() + "]");
+    set("data.window=64");
+    set("model=" + (folder_ / "parent").string());
+    spec_ = test::tiny_spec();
+  }
+
+  void set(const std::string& assignment) {
+    OptionList list;
+    recipe_.visit(list);
+    list.set_assignment(assignment);
+  }
+
+  test::TempDir folder_;
+  Recipe recipe_;
+  ModelSpec spec_;
+};
+
+TEST_F(Validate, AcceptsWhatIsRight) { EXPECT_NO_THROW(validate(recipe_, spec_)); }
+
+TEST_F(Validate, NamesEveryProblemAtOnce) {
+  set("data.sources=[/nowhere/text.txt]");
+  set("data.test_tokens=0");
+  set("data.window=4096");
+  set("search.budgets=[\"paramters <= 0.5x\", \"total_tokens_per_s <= 2x\"]");
+  set("search.sweep=speed");
+  set("init_library.layers=[0, 7]");
+  set("evaluate.minimal_pairs=[/nowhere/pairs]");
+  set("measure.table=t.json");
+  try {
+    validate(recipe_, spec_);
+    FAIL() << "nothing was found";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    for (const char* part :
+         {"/nowhere/text.txt", "data.test_tokens is 0", "data.window is 4096", "paramters",
+          "total_tokens_per_s", "speed", "init_library.layers names layer 7", "/nowhere/pairs",
+          "measure.table has no effect"}) {
+      EXPECT_THAT(error.what(), HasSubstr(part));
+    }
+  }
+}
+
+TEST_F(Validate, BudgetsThatNoChildCanMeetAreInfeasible) {
+  set("search.budgets=[\"parameters <= 1\"]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kInfeasible, "parameters <= 1");
+  set("data.test_tokens=0");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "data.test_tokens");
+}
+
+TEST_F(Validate, AGgufNeedsItsOwnTargetAndTypes) {
+  set("search.target=native");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "holds gguf, but search.target is native");
+  set("search.target=deci");
+  set("search.types=q8_0");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "export_child.types is like-parent, but search.types");
+  set("export_child.types=q8_0");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("search.types=q3");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "q3");
+}
+
+TEST_F(Validate, AParentThatLlamaCppCannotHoldIsRefused) {
+  spec_.rope.kind = RopeKind::kYarn;
+  spec_.rope.truncate = false;
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "cannot hold the parent: yarn");
+}
+
+TEST_F(Validate, AMissingServerIsKnownAtTheStart) {
+  set("llama_server.program=/nowhere/llama-server");
+  EXPECT_NO_THROW(check_programs(recipe_, "search"));
+  EXPECT_PUZZLE_ERROR(check_programs(recipe_, "report"), ErrorKind::kIo,
+                      "tools/setup.sh --with-server");
+  set("throughput.enabled=false");
+  EXPECT_NO_THROW(check_programs(recipe_, "report"));
+  set("measure.engine=llama-server");
+  EXPECT_PUZZLE_ERROR(check_programs(recipe_, "search"), ErrorKind::kIo, "no such program");
+  EXPECT_NO_THROW(check_programs(recipe_, "score"));
+}
+
+}  // namespace
+}  // namespace puzzle

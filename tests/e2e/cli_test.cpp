@@ -1,0 +1,220 @@
+// The command line: words, help, JSON, exit codes.
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include "e2e/tiny_run.h"
+#include "puzzle/stages/search_costs.h"
+
+namespace puzzle {
+namespace {
+
+namespace fs = std::filesystem;
+using test::ProgramResult;
+using test::run_program;
+using ::testing::HasSubstr;
+
+void expect_error(const std::vector<std::string>& words, int code, const std::string& part) {
+  const ProgramResult result = run_program(words);
+  EXPECT_EQ(result.exit_code, code) << result.err;
+  EXPECT_THAT(result.err, HasSubstr(part));
+  EXPECT_TRUE(result.err.starts_with("puzzle: ")) << result.err;
+  EXPECT_EQ(result.out, "");
+  auto with_json = words;
+  with_json.push_back("--json");
+  const ProgramResult answer = run_program(with_json);
+  EXPECT_EQ(answer.exit_code, code) << answer.err;
+  const Json error = parse_json(answer.out, "stdout").at("error");
+  EXPECT_EQ(error.at("exit_code"), code);
+  EXPECT_THAT(error.at("message").get<std::string>(), HasSubstr(part));
+}
+
+TEST(Cli, WordsThatItDoesNotKnowAreNamedWithTheNearestOne) {
+  expect_error({"frobnicate"}, 2, "there is no verb 'frobnicate'");
+  expect_error({"scroe", "x.yaml"}, 2, "did you mean score?");
+  expect_error({"run"}, 2, "recipe is required");
+  expect_error({"inspect", "/nowhere/at/all"}, 4, "no such file");
+  expect_error({"--launch", "2", "inspect", "/nowhere"}, 2, "inspect runs in one process");
+  expect_error({"generate", "m.gguf", "--prompt", "x", "--threads", "-5"}, 2, "--threads");
+  expect_error({"run", "m.gguf", "--set", "distill_child.num_token=3"}, 2,
+               "did you mean distill_child.num_tokens?");
+}
+
+Json config_of(std::vector<std::string> words) {
+  words.insert(words.end(), {"--print-config", "--json"});
+  const ProgramResult result = run_program(words);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  return parse_json(result.out, "stdout");
+}
+
+TEST(Cli, TheModelMayStandBehindOptionsThatRepeat) {
+  const Json one = config_of(
+      {"run", "--corpus", "a", "--corpus", "b", "--budget", "parameters <= 0.5x", "dir/M.gguf"});
+  EXPECT_EQ(one.at("model"), "dir/M.gguf");
+  EXPECT_EQ(one.at("data").at("sources"), Json({"a", "b"}));
+  EXPECT_EQ(one.at("search").at("budgets"), Json({"parameters <= 0.5x"}));
+  const Json two = config_of(
+      {"run", "--set", "seed=3", "--corpus", "a", (test::kSource / "recipes/tiny.yaml").string()});
+  EXPECT_EQ(two.at("run"), "runs/tiny");
+  EXPECT_EQ(two.at("seed"), 3);
+}
+
+TEST(Cli, TheRunFolderIsNamedAfterTheWholeModel) {
+  const std::map<std::string, std::string> folders = {{"models/Llama-3.1-8B", "runs/Llama-3.1-8B"},
+                                                      {"foo/", "runs/foo"},
+                                                      {"a/b.Q4_1.gguf", "runs/b.Q4_1"},
+                                                      {"stories15M.bin", "runs/stories15M"}};
+  for (const auto& [model, folder] : folders) {
+    EXPECT_EQ(config_of({"run", model}).at("run"), folder);
+  }
+}
+
+TEST(Cli, ATargetSetsEngineExportAndTimingTogether) {
+  const Json native = config_of({"run", "m.gguf", "--target", "native"});
+  EXPECT_EQ(native.at("measure").at("engine"), "native");
+  EXPECT_EQ(native.at("export_child").at("formats"), Json({"hf"}));
+  EXPECT_EQ(native.at("throughput").at("enabled"), false);
+  const Json server = config_of({"run", "m.gguf", "--target", "llama-server"});
+  EXPECT_EQ(server.at("measure").at("engine"), "llama-server");
+  EXPECT_EQ(server.at("search").at("target"), "deci");
+  EXPECT_EQ(server.at("throughput").at("enabled"), true);
+}
+
+TEST(Cli, HelpIsEnoughToWriteABudgetAndToFindEveryOption) {
+  const std::string help = run_program({"run", "--help"}).out;
+  for (const std::string& cost : search_cost_names()) {
+    EXPECT_THAT(help, HasSubstr(cost));
+  }
+  EXPECT_THAT(help, HasSubstr("times the parent's"));
+  EXPECT_THAT(help, HasSubstr("puzzle options"));
+  EXPECT_THAT(help, HasSubstr("llama2.c"));
+}
+
+TEST(Cli, TheOptionsPageIsTheProgramsOwn) {
+  const ProgramResult result = run_program({"options"});
+  ASSERT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.out, read_text_file(test::kSource / "docs/options.md"))
+      << "write it anew: build/puzzle options > docs/options.md";
+  const ProgramResult json = run_program({"options", "--json"});
+  ASSERT_EQ(json.exit_code, 0);
+  bool found = false;
+  for (const Json& option : parse_json(json.out, "stdout").at("options")) {
+    found = found || (option.at("name") == "data.window" && option.at("value") == 512);
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST(Cli, InspectReadsAConfigurationAlone) {
+  const fs::path folder = test::kSource / "recipes/parents/llama-3.1-8b";
+  for (const fs::path& path : {folder, folder / "config.json"}) {
+    const ProgramResult result = run_program({"inspect", path.string(), "--json"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_THAT(result.out, HasSubstr("BF16"));
+    EXPECT_THAT(result.out, ::testing::Not(HasSubstr("\"F32\"")));
+  }
+}
+
+TEST(Cli, InfeasibleBudgetsAreKnownBeforeAnythingIsWritten) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  auto words = test::run_arguments("run", folder.path(), folder / "run");
+  test::add_settings(words, {"search.budgets=[\"parameters <= 1\"]"});
+  expect_error(words, 5, "parameters <= 1");
+  EXPECT_FALSE(fs::exists(folder / "run"));
+  words.front() = "plan";
+  expect_error(words, 5, "parameters <= 1");
+  test::add_settings(words, {"search.budgets=[\"parameter <= 1\"]", "measure.table=x.json"});
+  expect_error(words, 2, "there is no cost parameter, did you mean parameters?");
+  expect_error(words, 2, "measure.table has no effect");
+}
+
+TEST(Cli, AVerbAnswersWithItsOwnResult) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  const auto answer = [&](const std::string& verb) {
+    auto words = test::run_arguments(verb, folder.path(), folder / "run");
+    words.push_back("--json");
+    const ProgramResult result = run_program(words);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return parse_json(result.out, "stdout");
+  };
+  const Json library = answer("init-library");
+  EXPECT_GT(library.at("variants").size(), 3U);
+  EXPECT_EQ(library.at("variants").at(0).at("stage"), "init-library");
+  EXPECT_GT(answer("score").at("scores").size(), 20U);
+  EXPECT_GT(answer("measure").at("costs").size(), 4U);
+  EXPECT_TRUE(answer("search").at("architectures").contains("child"));
+  auto left_out = test::run_arguments("distill-child", folder.path(), folder / "run");
+  test::add_settings(left_out, {"train_child=false"});
+  expect_error(left_out, 2, "train_child is false");
+}
+
+// The published sizes and the paper's token counts, to an order of magnitude.
+TEST(Cli, EveryRecipeCanBePlanned) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  struct Expected {
+    double parameters;
+    double distill_child_flops;  // 8 N tokens: forward, backward twice that, the parent's forward
+  };
+  const std::map<std::string, Expected> expected = {{"llama-3.1-8b", {8.03e9, 8 * 8e9 * 45e9}},
+                                                    {"llama-3.1-70b", {70.6e9, 8 * 70e9 * 45e9}},
+                                                    {"smollm2-cpu", {134.5e6, 8 * 134.5e6 * 61440}},
+                                                    {"tiny", {0, 0}}};
+  for (const auto& entry : fs::directory_iterator(test::kSource / "recipes")) {
+    if (entry.path().extension() != ".yaml") {
+      continue;
+    }
+    const std::string name = entry.path().stem().string();
+    ASSERT_TRUE(expected.contains(name)) << name;
+    std::vector<std::string> words = {"plan",       entry.path().string(),
+                                      "--corpus",   (folder / "corpus").string(),
+                                      "--hardware", "h100-sxm",
+                                      "--json"};
+    if (name == "tiny") {
+      test::add_settings(words, {"model=" + (folder / "parent").string()});
+    } else if (name == "smollm2-cpu" && !fs::exists(test::kSource / ".cache")) {
+      continue;  // the parent is fetched by the demo
+    } else {
+      test::add_settings(
+          words,
+          {"model=" + (test::kSource /
+                       config_of({"plan", entry.path().string()}).at("model").get<std::string>())
+                          .string()});
+    }
+    const ProgramResult result = run_program(words);
+    ASSERT_EQ(result.exit_code, 0) << name << result.err;
+    const Json plan = parse_json(result.out, "stdout");
+    if (name == "tiny") {
+      continue;
+    }
+    EXPECT_NEAR(plan.at("parameters").get<double>(), expected.at(name).parameters,
+                0.01 * expected.at(name).parameters);
+    for (const Json& stage : plan.at("stages")) {
+      if (stage.at("stage") == "distill-child") {
+        const double ratio =
+            stage.at("flops").get<double>() / expected.at(name).distill_child_flops;
+        EXPECT_GT(ratio, 0.5) << name;
+        EXPECT_LT(ratio, 2.0) << name;
+      }
+      EXPECT_GE(stage.at("memory_bytes").get<double>(), plan.at("parameters").get<double>())
+          << stage;
+    }
+  }
+}
+
+TEST(Cli, TheDemoRefusesAnUnknownKind) {
+  const test::TempDir folder;
+  const std::string command = "DEMO=longer bash '" + (test::kSource / "demo.sh").string() +
+                              "' 2> '" + (folder / "err").string() + "'";
+  const int status = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+  EXPECT_THAT(read_text_file(folder / "err"), HasSubstr("DEMO is 'longer'"));
+}
+
+}  // namespace
+}  // namespace puzzle

@@ -1,0 +1,66 @@
+// Two ranks give what one gives, but for rounding: from one library, which is made once.
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <tuple>
+
+#include <gtest/gtest.h>
+
+#include "e2e/tiny_run.h"
+
+namespace puzzle {
+namespace {
+
+namespace fs = std::filesystem;
+using test::ProgramResult;
+using test::run_program;
+
+constexpr double kRounding = 1e-5;
+
+void expect_same(double a, double b, const std::string& what) {
+  EXPECT_NEAR(a, b, kRounding * (1.0 + std::abs(a))) << what;
+}
+
+TEST(Ranks, TwoGiveTheScoresAndEvaluationsOfOne) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  const auto words = [&](const std::string& verb, const fs::path& run) {
+    auto arguments = test::run_arguments(verb, folder.path(), run);
+    test::add_settings(arguments, {"train_child=false", "compare=[uniform]"});
+    return arguments;
+  };
+  const ProgramResult library = run_program(words("distill-blocks", folder / "one"));
+  ASSERT_EQ(library.exit_code, 0) << library.err;
+  fs::copy(folder / "one", folder / "two", fs::copy_options::recursive);
+  const ProgramResult one = run_program(words("evaluate", folder / "one"));
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  auto launched = words("evaluate", folder / "two");
+  launched.insert(launched.begin(), {"--launch", "2"});
+  const ProgramResult two = run_program(launched);
+  ASSERT_EQ(two.exit_code, 0) << two.err;
+
+  const RunDb db_one(folder / "one/run.db", RunDbMode::kRead);
+  const RunDb db_two(folder / "two/run.db", RunDbMode::kRead);
+  const auto a = db_one.scores();
+  const auto b = db_two.scores();
+  ASSERT_EQ(a.size(), b.size());
+  ASSERT_GT(a.size(), 20U);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].block, b[i].block);
+    EXPECT_EQ(a[i].tokens, b[i].tokens);
+    expect_same(a[i].value, b[i].value, a[i].block + " " + a[i].metric);
+    expect_same(a[i].standard_error, b[i].standard_error, a[i].block + " error");
+  }
+  const auto c = db_one.evaluations();
+  const auto d = db_two.evaluations();
+  ASSERT_EQ(c.size(), d.size());
+  ASSERT_GT(c.size(), 8U);
+  for (std::size_t i = 0; i < c.size(); ++i) {
+    EXPECT_EQ(c[i].model + c[i].metric, d[i].model + d[i].metric);
+    EXPECT_EQ(c[i].count, d[i].count);
+    expect_same(c[i].value, d[i].value, c[i].model + " " + c[i].metric);
+  }
+}
+
+}  // namespace
+}  // namespace puzzle
