@@ -47,6 +47,7 @@ Recipe demo_recipe() {
   Recipe recipe = load_recipe("smollm2-cpu.yaml");
   recipe.model = "parent";
   recipe.data.sources = {"nowhere"};
+  recipe.search.types = recipe.measure.types = recipe.export_child.types = "q4_1";
   return recipe;
 }
 
@@ -155,6 +156,20 @@ TEST(Plan, ComparedChildrenAndSpilledStatesCount) {
   for (const char* stage : {"distill-child", "paper-init", "throughput"}) {
     EXPECT_FALSE(bare.contains(stage)) << stage;
   }
+}
+
+TEST(Plan, TheChildIsAsLargeAsItsBudgetsLeaveIt) {
+  const ModelSpec spec = smollm2();
+  Recipe recipe = demo_recipe();
+  const auto fraction = [&](std::vector<std::string> budgets) {
+    recipe.search.budgets = std::move(budgets);
+    return make_plan(recipe, spec, 1e11).child_fraction;
+  };
+  EXPECT_EQ(fraction({}), 1.0);
+  EXPECT_EQ(fraction({"parameters <= 0.8x", "total_s <= 0.9x"}), 0.8);
+  EXPECT_NEAR(fraction({"generation_tokens_per_s >= 1.25x", "weight_bytes <= 0.9x"}), 0.8, 1e-12);
+  EXPECT_EQ(fraction({"total_s <= 3", "generation_tokens_per_s >= 100"}), 1.0);
+  EXPECT_NEAR(fraction({"parameters <= 100M"}), 100.0 / 134.515008, 1e-6);
 }
 
 TEST(Plan, SpeaksInSiPrefixes) {

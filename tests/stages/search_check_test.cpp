@@ -3,8 +3,10 @@
 #include <string>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "puzzle/arch/cost.h"
 #include "stages/search_run.h"
 #include "support/expect_error.h"
 

@@ -402,7 +402,7 @@ TEST(Search, RefusesBrokenOptions) {
   EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "parameters < 5");
   run.options.budgets = {"parameters <= 0.7x"};
   run.options.metric = "top1";  // no such rows
-  EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "no score");
+  EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "no top1 score");
   run.options.metric = "kl";
   run.options.types = "q9_9";
   EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "q9_9");

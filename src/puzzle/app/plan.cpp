@@ -30,12 +30,30 @@ constexpr double kQuantisedPrefillRate = 0.4;  // of fp32 matrix products
 constexpr double kTimedRounds = 5.0;           // of each file
 constexpr double kSmallestChildFraction = 0.1;
 
-double child_fraction_of(const SearchOptions& search) {
-  double fraction = 1.0;
-  for (const BudgetSpec& budget : parse_budgets(search.budgets)) {
-    if (budget.relative && budget.value > 0.0) {
-      fraction = std::min(fraction, budget.cost->is_rate() ? 1.0 / budget.value : budget.value);
+// Of the parent's cost, what a budget leaves at the batch size where it leaves most; 1 where only a
+// measurement can tell.
+double budget_fraction(const BudgetSpec& budget, const Recipe& recipe, const ModelSpec& parent) {
+  if (budget.relative) {
+    return budget.cost->is_rate() ? 1.0 / std::max(budget.value, 1.0) : budget.value;
+  }
+  double fraction = budget.cost->is_measured ? 1.0 : 0.0;
+  for (const std::int64_t batch : recipe.scenario.batch) {
+    const CostSetting setting{
+        &parent, parse_export_target(recipe.search.target),
+        deployed_types(recipe.search.types, recipe.scenario, recipe.model), nullptr,
+        Workload{batch, recipe.scenario.prompt_tokens, recipe.scenario.generated_tokens}};
+    if (!budget.cost->is_measured) {
+      const double whole = model_costs(parent.layers, setting).at(std::string(budget.cost->name));
+      fraction = std::max(fraction, whole > 0.0 ? budget.value / whole : 1.0);
     }
+  }
+  return fraction;
+}
+
+double child_fraction_of(const Recipe& recipe, const ModelSpec& parent) {
+  double fraction = 1.0;
+  for (const BudgetSpec& budget : parse_budgets(recipe.search.budgets)) {
+    fraction = std::min(fraction, budget_fraction(budget, recipe, parent));
   }
   return std::max(fraction, kSmallestChildFraction);
 }
@@ -114,7 +132,7 @@ class Planner {
     plan_.parent_parameters = model_cost(parent, ExportTarget::kNative, WeightTypes{}).parameters;
     plan_.log10_architectures = space_.log10_architectures();
     plan_.num_candidates = num_variants(parent, space_);
-    plan_.child_fraction = child_fraction_of(recipe.search);
+    plan_.child_fraction = child_fraction_of(recipe, parent);
     plan_.flops_per_s = flops_per_s;
     for (std::size_t i = 0; i < space_.layers.size(); ++i) {
       const double bytes = variants_bytes(parent, space_.layers[i], parent.layers[i]);
@@ -133,6 +151,7 @@ class Planner {
     const double child = child_bytes();
     add("assemble",
         {.memory_bytes = weights_ + child, .disk_bytes = child, .seconds = child / kDiskBytesPerS});
+    add_repair("repair", 1);
     add_distill_child("distill-child", 1);
     add_compared();
     add_evaluate();
@@ -215,6 +234,23 @@ class Planner {
                                         : 0.0});
   }
 
+  void add_repair(const char* name, std::int64_t count) {
+    if (!recipe_.repair_child || count == 0) {
+      return;
+    }
+    const Work work =
+        static_cast<double>(count) * repair_work(recipe_, parent_, plan_.child_fraction);
+    const std::int64_t tokens =
+        tokens_used(recipe_.repair.num_tokens, recipe_.data.calibration_tokens);
+    const HeldBytes held = held_bytes(parent_, 2 * (tokens + recipe_.data.validation_tokens),
+                                      2 * recipe_.repair.state_memory_mib);
+    add(name, {.tokens = count * tokens,
+               .flops = work.flops(),
+               .memory_bytes = weights_ + child_bytes() + held.memory,
+               .disk_bytes = child_bytes() + held.disk,
+               .seconds = seconds(work)});
+  }
+
   void add_distill_child(const char* name, std::int64_t count) {
     if (!recipe_.train_child) {
       return;
@@ -255,13 +291,17 @@ class Planner {
                          .seconds = seconds(work)});
     }
     if (recipe_.compare_distilled) {
+      const std::int64_t repaired =
+          std::ssize(names) - std::count(names.begin(), names.end(), kPaperInit);
+      add_repair("compare: repair", repaired);
       add_distill_child("compare", std::ssize(names));
     }
   }
 
   void add_evaluate() {
     const std::int64_t compared = std::ssize(recipe_.compare) * (recipe_.compare_distilled ? 2 : 1);
-    const std::int64_t children = 1 + (recipe_.train_child ? 1 : 0) + compared;
+    const std::int64_t children =
+        1 + (recipe_.repair_child ? 1 : 0) + (recipe_.train_child ? 1 : 0) + compared;
     const Work work = evaluate_work(recipe_, parent_, plan_.child_fraction, children);
     // Embedding and head are held once unless distillation changed them.
     const double own_ends =

@@ -26,8 +26,8 @@ struct Plan {
   std::int64_t parent_parameters = 0;
   double log10_architectures = 0.0;
   std::int64_t num_candidates = 0;
-  // What the budgets leave of the parent's layers, as far as a recipe can tell: the tightest
-  // relative budget (1 without one).
+  // What the budgets leave of the parent's layers, as far as a recipe can tell: the tightest of
+  // those that are relative or bound parameters or bytes (1 without one).
   double child_fraction = 1.0;
   double flops_per_s = 0.0;
   std::vector<StagePlan> stages;

@@ -49,8 +49,10 @@ FitWork least_squares_work(const ModelSpec& spec, const LayerSpace& layer, const
     const bool is_linear = variant.kind == AttentionKind::kLinear;
     const double features = is_linear ? hidden : heads;
     fit.per_token += gram_work(features, hidden);
-    if (!is_linear) {
-      fit.per_token += attention_work(spec, variant, window);
+    if (!is_linear) {  // up to the output projection
+      Work head_outputs = attention_work(spec, variant, window);
+      head_outputs.attention -= 2.0 * hidden * heads;
+      fit.per_token += head_outputs;
     }
     fit.once += solve(features);
   }
@@ -205,6 +207,29 @@ Work score_work(const Recipe& recipe, const ModelSpec& spec, const SearchSpace& 
     behind += attention + ffn;
   }
   return tokens * (work + 2.0 * behind);
+}
+
+Work repair_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction) {
+  const Work layers = layers_work(spec, recipe.data.window);
+  const auto tokens =
+      static_cast<double>(tokens_used(recipe.repair.num_tokens, recipe.data.calibration_tokens));
+  const auto held_out = static_cast<double>(
+      tokens_used(recipe.repair.validation_tokens, recipe.data.validation_tokens));
+  // The child's features are made twice: for the sums, and with the new matrix.
+  Work work = (tokens + held_out) * ((1.0 + 2.0 * child_fraction) * layers) +
+              held_out * (2.0 * head_work(spec, recipe.data.window) +
+                          (2.0 + 2.0 * child_fraction) * layers);
+  const auto hidden = static_cast<double>(spec.hidden_size);
+  for (const BlockSpec& block : spec.layers) {
+    const auto width = child_fraction * static_cast<double>(block.ffn.width);
+    for (const double features : {hidden, width}) {
+      work += dense_work(tokens * 2.0 * features * (features + hidden));
+      // One factor and one solve of every ridge.
+      const auto ridges = static_cast<double>(recipe.repair.lambdas.size());
+      work.solves += ridges * features * features * (features / 3.0 + 4.0 * hidden);
+    }
+  }
+  return work;
 }
 
 Work distill_child_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction) {

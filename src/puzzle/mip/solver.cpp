@@ -49,7 +49,8 @@ std::string reach_text(const BudgetReach& reach) {
   const char* extreme = reach.is_upper ? "smallest" : "largest";
   std::string text = fmt::format("{} {} {}: ", reach.cost, relation, reach.asked);
   if (!reach.alone) {
-    return text + "no choice of blocks meets the side constraints";
+    return text + (reach.proven ? "no choice of blocks meets the side constraints"
+                                : "nothing was found within the time limit");
   }
   if (reach.with_others) {
     text += fmt::format("the {} attainable with the other budgets held is {}", extreme,
