@@ -18,6 +18,8 @@ FLASH_ATTENTION = {"auto": "LLAMA_FLASH_ATTN_TYPE_AUTO", "on": "LLAMA_FLASH_ATTN
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description="llama-server's API from xllamacpp")
+    version = f"xllamacpp {getattr(xllamacpp, '__version__', 'of unknown version')}"
+    parser.add_argument("--version", action="version", version=version)
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("--host", choices=["127.0.0.1"], default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
@@ -70,7 +72,6 @@ def make_params(arguments):
 
 def main():
     arguments = parse_arguments()
-    print(f"xllamacpp {getattr(xllamacpp, '__version__', 'of unknown version')}", flush=True)
     server = xllamacpp.Server(make_params(arguments))
     print(f"listening on {server.listening_address}", flush=True)
     while True:

@@ -35,13 +35,11 @@ TEST(CostModel, IsLinearBetweenTheRows) {
   EXPECT_DOUBLE_EQ(model.seconds("attention/kv3", Phase::kGenerate, 1, 100), 3.0);
   EXPECT_DOUBLE_EQ(model.seconds("attention/kv3", Phase::kGenerate, 1, 150), 3.5);
   EXPECT_DOUBLE_EQ(model.seconds("attention/kv3", Phase::kPrefill, 1, 96), 20.0);
-  EXPECT_FALSE(model.is_extrapolated("attention/kv3", Phase::kGenerate, 1, 200));
 }
 
-TEST(CostModel, GoesOnAlongTheLastTwoRowsAndSaysSo) {
+TEST(CostModel, GoesOnAlongTheLastTwoRows) {
   const CostModel model = small_model();
   EXPECT_DOUBLE_EQ(model.seconds("attention/kv3", Phase::kGenerate, 1, 300), 5.0);
-  EXPECT_TRUE(model.is_extrapolated("attention/kv3", Phase::kGenerate, 1, 201));
   EXPECT_DOUBLE_EQ(model.seconds("attention/kv3", Phase::kPrefill, 1, 48), 5.0);
   // The line through (64, 10) and (128, 30) is below 0 at 16.
   EXPECT_DOUBLE_EQ(model.seconds("attention/kv3", Phase::kPrefill, 1, 16), 0.0);
@@ -51,7 +49,6 @@ TEST(CostModel, ScalesASinglePromptAndKeepsASingleStep) {
   const CostModel model({prefill("ffn/w8", 128, 20.0), step("ffn/w8", 128, 2.0)}, "costs");
   EXPECT_DOUBLE_EQ(model.seconds("ffn/w8", Phase::kPrefill, 1, 64), 10.0);
   EXPECT_DOUBLE_EQ(model.seconds("ffn/w8", Phase::kGenerate, 1, 64), 2.0);
-  EXPECT_TRUE(model.is_extrapolated("ffn/w8", Phase::kPrefill, 1, 64));
 }
 
 TEST(CostModel, SumsTheStepsThatFollowPrefill) {
@@ -78,12 +75,15 @@ TEST(CostModel, PredictsAWholeModel) {
 
 TEST(CostModel, SaysWhatAPredictionExtrapolates) {
   const Architecture layers = {{AttentionSpec::gqa(3), FfnSpec::none()}};
-  const Prediction prediction =
-      small_model().predict(layers, {.batch = 1, .prompt_tokens = 128, .generated_tokens = 100});
+  const auto predict = [&](std::int64_t generated_tokens) {
+    return small_model().predict(
+        layers, {.batch = 1, .prompt_tokens = 128, .generated_tokens = generated_tokens});
+  };
+  EXPECT_TRUE(predict(124).extrapolated.empty()) << "up to 250, a quarter of 200 beyond";
   EXPECT_THAT(
-      prediction.extrapolated,
-      testing::ElementsAre("attention/kv3 generate: context 0 … 200 measured, 128 … 226 asked for",
-                           "fixed generate: context 0 … 200 measured, 128 … 226 asked for"));
+      predict(150).extrapolated,
+      testing::ElementsAre("attention/kv3 generate: context 0 … 200 measured, 128 … 276 asked for",
+                           "fixed generate: context 0 … 200 measured, 128 … 276 asked for"));
 }
 
 TEST(CostModel, ThroughputCountsTheWholeBatch) {

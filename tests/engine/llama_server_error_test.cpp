@@ -70,12 +70,31 @@ bool is_running(pid_t process) {
   return state != std::string::npos && text.substr(state + 2, 1) != "Z";
 }
 
+TEST_F(FakeLlamaServer, SaysWhichVersionItIs) {
+  EXPECT_EQ(find_llama_server_version(options("good")), "llama-server 1 (fake)");
+  EXPECT_THAT(find_llama_server_version(options("no-version")),
+              testing::HasSubstr("fake-llama-server of unknown version"));
+}
+
+TEST_F(FakeLlamaServer, SeveralAtOnceHavePortsAndLogsOfTheirOwn) {
+  LlamaServerOptions first = options("good");
+  first.port = 40000;
+  first.log_file = "log";
+  EXPECT_EQ(numbered_server(first, 0).port, 40000);
+  EXPECT_EQ(numbered_server(first, 0).log_file, "log");
+  EXPECT_EQ(numbered_server(first, 2).port, 40002);
+  EXPECT_EQ(numbered_server(first, 2).log_file, "log.2");
+  EXPECT_EQ(numbered_server(options("good"), 2).port, 0);
+  EXPECT_EQ(numbered_server(options("good"), 2).log_file, "");
+  first.port = 65535;
+  EXPECT_PUZZLE_ERROR((void)numbered_server(first, 1), ErrorKind::kUsage, "65535 for the first of");
+}
+
 TEST_F(FakeLlamaServer, CompletesWithExactlyTheTokensAskedFor) {
   pid_t process = 0;
   {
     const LlamaServer server(model(), options("good"));
     process = static_cast<pid_t>(server.process_id());
-    EXPECT_EQ(server.version(), "llama-server b1-fake");
     EXPECT_THAT(server.log_tail(),
                 testing::HasSubstr("arguments --host 127.0.0.1 -c 64 -np 1 -t 1 -tb 1"));
     const Completion completion =

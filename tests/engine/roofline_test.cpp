@@ -17,7 +17,6 @@ Hardware round_hardware() {
           .peak_fp8_flops_per_s = 2e6,
           .peak_quantized_flops_per_s = 5e5,
           .memory_bandwidth_bytes_per_s = 1e6,
-          .memory_bytes = 1e9,
           .compute_efficiency = 0.5,
           .bandwidth_efficiency = 0.25,
           .overhead_s = 3.0};
@@ -98,7 +97,6 @@ TEST(Roofline, PresetsAreCompleteMachines) {
     EXPECT_EQ(hardware.name, name);
     EXPECT_GT(hardware.peak_flops_per_s(DType::kF16), 0.0) << name;
     EXPECT_GT(hardware.memory_bandwidth_bytes_per_s, 1e9) << name;
-    EXPECT_GT(hardware.memory_bytes, 1e9) << name;
     EXPECT_GT(hardware.compute_efficiency, 0.0) << name;
     EXPECT_LE(hardware.bandwidth_efficiency, 1.0) << name;
   }
@@ -111,10 +109,8 @@ TEST(Roofline, OptionsChangeWhatTheyName) {
   list.section("hardware", options);
   list.set("hardware.preset", "rtx-4090", "test");
   list.set("hardware.bandwidth_gb_per_s", "500", "test");
-  list.set("hardware.memory_gib", "2", "test");
   const Hardware hardware = make_hardware(options);
   EXPECT_DOUBLE_EQ(hardware.memory_bandwidth_bytes_per_s, 5e11);
-  EXPECT_DOUBLE_EQ(hardware.memory_bytes, 2147483648.0);
   EXPECT_DOUBLE_EQ(hardware.peak_half_flops_per_s,
                    hardware_preset("rtx-4090").peak_half_flops_per_s);
   EXPECT_PUZZLE_ERROR(list.set("hardware.preset", "abacus", "test"), ErrorKind::kUsage, "abacus");

@@ -30,6 +30,15 @@ TEST(Timing, QuantilesInterpolateBetweenOrderStatistics) {
   EXPECT_DOUBLE_EQ(quantile({7.0}, 0.9), 7.0);
 }
 
+TEST(Timing, TheQuieterHalfIgnoresDisturbances) {
+  EXPECT_DOUBLE_EQ(quiet_seconds({7.0}), 7.0);
+  EXPECT_DOUBLE_EQ(quiet_seconds({9.0, 1.0, 50.0, 1.2, 1.1}), 1.1);
+  EXPECT_DOUBLE_EQ(quiet_seconds({3.0, 1.0, 2.0}), 1.5);
+  EXPECT_DOUBLE_EQ(quiet_spread({9.0, 1.0, 50.0, 1.2, 1.1}), 0.2 / 1.1);
+  EXPECT_DOUBLE_EQ(quiet_spread({7.0}), 0.0);
+  EXPECT_DOUBLE_EQ(quiet_spread({0.0, 0.0}), 0.0);
+}
+
 TEST(Timing, StopsAfterAQuietRoundAndLeavesWarmUpOut) {
   Playback calls{{9.0, 8.0, 1.00, 1.01, 0.99, 1.02}};
   const Timing timing = measure_seconds(

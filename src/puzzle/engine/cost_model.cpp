@@ -97,12 +97,6 @@ double CostModel::seconds(std::string_view subblock, Phase phase, std::int64_t b
   return curve == nullptr ? 0.0 : curve_value(*curve, phase, context);
 }
 
-bool CostModel::is_extrapolated(std::string_view subblock, Phase phase, std::int64_t batch,
-                                std::int64_t context) const {
-  const Curve* curve = find_curve(subblock, phase, batch);
-  return curve != nullptr && (context < curve->begin()->first || context > curve->rbegin()->first);
-}
-
 PhaseSeconds CostModel::workload_seconds(std::string_view subblock,
                                          const Workload& workload) const {
   check_workload(workload);
@@ -127,7 +121,8 @@ void CostModel::note_extrapolation(std::string_view subblock, const Workload& wo
     }
     const std::int64_t low = curve->begin()->first;
     const std::int64_t high = curve->rbegin()->first;
-    if (first < low || last > high) {
+    const std::int64_t slack = (high - low) / 4;
+    if (first < low - slack || last > high + slack) {
       notes.insert(fmt::format("{} {}: context {} … {} measured, {} … {} asked for", subblock,
                                phase_name(phase), low, high, first, last));
     }

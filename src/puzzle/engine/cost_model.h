@@ -3,10 +3,11 @@
 //
 // A scenario is b sequences of P prompt tokens and G generated ones. The first generated token
 // comes out of prefill, so there are G - 1 steps, with P, P + 1, …, P + G - 2 tokens cached:
-//   prefill      prefill(b, P)
-//   generation   Σ_{n = 0 … G-2} step(b, P + n)
-//   generation throughput  b (G - 1) / generation          total throughput  b (P + G) / (prefill +
-//   generation)
+//
+//   prefill                 prefill(b, P)
+//   generation              Σ_{n = 0 … G-2} step(b, P + n)
+//   generation throughput   b (G - 1) / generation
+//   total throughput        b (P + G) / (prefill + generation)
 #pragma once
 
 #include <cstdint>
@@ -43,8 +44,8 @@ struct Prediction {
   PhaseSeconds seconds;
   double generation_tokens_per_s = 0.0;
   double total_tokens_per_s = 0.0;
-  // "attention/kv3 generate: context 64 … 1024 measured, 2048 asked for": what had to be
-  // extrapolated.
+  // "attention/kv3 generate: context 64 … 1024 measured, 2048 … 2100 asked for": what had to be
+  // extrapolated by more than a quarter of the measured range.
   std::vector<std::string> extrapolated;
 };
 
@@ -62,10 +63,6 @@ class CostModel {
   // the batches it has.
   [[nodiscard]] double seconds(std::string_view subblock, Phase phase, std::int64_t batch,
                                std::int64_t context) const;
-  // True if `context` lies outside the rows that seconds() would use.
-  [[nodiscard]] bool is_extrapolated(std::string_view subblock, Phase phase, std::int64_t batch,
-                                     std::int64_t context) const;
-
   [[nodiscard]] PhaseSeconds workload_seconds(std::string_view subblock,
                                               const Workload& workload) const;
   // Every layer's sub-blocks, and "fixed".

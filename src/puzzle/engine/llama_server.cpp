@@ -11,6 +11,7 @@
 #include <sched.h>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/hash.h"
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/options.h"
 #include "puzzle/base/strings.h"
@@ -26,11 +27,6 @@ using ServerClock = std::chrono::steady_clock;
 constexpr std::string_view kPythonServer = "xllamacpp";
 constexpr std::string_view kServerAdvice =
     "pip install xllamacpp, or put a llama-server of llama.cpp into PATH or name it in `program`";
-
-struct ServerCommand {
-  std::vector<std::string> arguments;
-  bool is_python = false;
-};
 
 std::int64_t usable_cores() {
   cpu_set_t cores;
@@ -54,17 +50,17 @@ std::string find_python(const std::string& wanted) {
        wanted.empty() ? configured + " and python3" : wanted, kServerAdvice);
 }
 
-ServerCommand find_server(const LlamaServerOptions& options) {
+std::vector<std::string> find_server(const LlamaServerOptions& options) {
   if (options.program != kPythonServer) {
     const std::string name = options.program.empty() ? "llama-server" : options.program;
     if (const auto path = find_program(name)) {
-      return {{path->string()}, false};
+      return {path->string()};
     }
     if (!options.program.empty()) {
       fail(ErrorKind::kIo, "{}: no such program; {}", name, kServerAdvice);
     }
   }
-  return {{find_python(options.python), "-c", xllamacpp_script()}, true};
+  return {find_python(options.python), "-c", xllamacpp_script()};
 }
 
 void add_server_arguments(std::vector<std::string>& arguments, const std::string& model,
@@ -129,8 +125,6 @@ void LlamaServerOptions::visit(OptionList& list) {
   list.add("parallel", parallel, Range<std::int64_t>{1, 4096}, "Slots: sequences at once.");
   list.add("gpu_layers", gpu_layers, Range<std::int64_t>{-1, 10000},
            "Layers on the GPU; -1: the server decides.");
-  list.add("cache_type", cache_type, Choices{{"f16", "f32", "bf16", "q8_0"}},
-           "Type of the KV cache.");
   list.add("flash_attention", flash_attention, Choices{{"auto", "on", "off"}},
            "llama.cpp's flash attention kernels; off with an f32 cache for exact numbers.");
   list.add("port", port, Range<std::int64_t>{0, 65535}, "Port on 127.0.0.1; 0: a free one.");
@@ -139,6 +133,54 @@ void LlamaServerOptions::visit(OptionList& list) {
   list.add("request_timeout_s", request_timeout_s, Range<double>{0.1, 86400.0},
            "Seconds until a request must be answered.");
   list.add("log_file", log_file, "File for the server's output; empty: memory.");
+}
+
+void add_to_key(KeyBuilder& key, const LlamaServerOptions& options) {
+  key.add("threads", options.threads > 0 ? options.threads : usable_cores());
+  key.add("context_tokens", options.context_tokens).add("parallel", options.parallel);
+  key.add("gpu_layers", options.gpu_layers).add("cache_type", options.cache_type);
+  key.add("flash_attention", options.flash_attention);
+}
+
+LlamaServerOptions numbered_server(const LlamaServerOptions& options, std::int64_t index) {
+  LlamaServerOptions numbered = options;
+  if (options.port > 0) {
+    numbered.port = options.port + index;
+    if (numbered.port > 65535) {
+      fail(ErrorKind::kUsage,
+           "llama_server.port: {} for the first of {} servers at once; name a lower one, or 0",
+           options.port, index + 1);
+    }
+  }
+  if (!options.log_file.empty() && index > 0) {
+    numbered.log_file += fmt::format(".{}", index);
+  }
+  return numbered;
+}
+
+std::string find_llama_server_version(const LlamaServerOptions& options) {
+  std::vector<std::string> arguments = find_server(options);
+  arguments.emplace_back("--version");
+  const ChildProcess child({arguments, {"PYTHONUNBUFFERED=1"}, ""});
+  const auto start = ServerClock::now();
+  while (!child.ended() && std::chrono::duration<double>(ServerClock::now() - start).count() <
+                               options.start_timeout_s) {
+    throw_if_interrupted();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  constexpr std::string_view kProgramVersion = "version: ";
+  for (const std::string& line : split(child.log(), '\n')) {
+    if (line.starts_with(kPythonServer)) {
+      return line;
+    }
+    if (line.starts_with(kProgramVersion)) {
+      return "llama-server " + line.substr(kProgramVersion.size());
+    }
+  }
+  if (child.log().find("no xllamacpp: ") != std::string::npos) {
+    fail(ErrorKind::kIo, "llama-server: {}; {}", child.log_tail(1), kServerAdvice);
+  }
+  return arguments.front() + " of unknown version";
 }
 
 struct LlamaServer::Process {
@@ -157,20 +199,14 @@ LlamaServer::LlamaServer(const std::filesystem::path& model, const LlamaServerOp
   if (mode == LlamaServerMode::kHiddenStates) {
     options_.parallel = 1;
   }
-  ServerCommand command = find_server(options_);
+  std::vector<std::string> arguments = find_server(options_);
   port_ = options_.port > 0 ? options_.port : find_free_port();
-  add_server_arguments(command.arguments, model.string(), options_, port_, mode_);
+  add_server_arguments(arguments, model.string(), options_, port_, mode_);
   // In the environment, since older servers refuse an argument that they do not know.
   process_ = std::make_unique<Process>(ChildProcessOptions{
-      command.arguments, {"LLAMA_ARG_CACHE_RAM=0", "PYTHONUNBUFFERED=1"}, options_.log_file});
+      arguments, {"LLAMA_ARG_CACHE_RAM=0", "PYTHONUNBUFFERED=1"}, options_.log_file});
   wait_until_ready(options_.start_timeout_s);
-  read_properties(model);
-  if (command.is_python) {
-    const std::string log = process_->child.log();
-    const std::size_t begin = log.find("xllamacpp ");
-    version_ = begin == std::string::npos ? std::string(kPythonServer)
-                                          : log.substr(begin, log.find('\n', begin) - begin);
-  }
+  check_model(model);
 }
 
 LlamaServer::~LlamaServer() = default;
@@ -224,15 +260,14 @@ void LlamaServer::wait_until_ready(double timeout_s) {
   }
 }
 
-// Also makes sure that it is our server which listens on the port.
-void LlamaServer::read_properties(const std::filesystem::path& model) {
+// Makes sure that it is our server which listens on the port.
+void LlamaServer::check_model(const std::filesystem::path& model) const {
   const Json properties = request("GET", "/props", "");
   const std::string path = json_string(properties, "model_path", place_ + "/props", "");
   if (!path.empty() && path != model.string()) {
     fail(ErrorKind::kIo, "{}: the server on port {} has loaded {}; name another port or 0", place_,
          port_, path);
   }
-  version_ = "llama-server " + json_string(properties, "build_info", place_ + "/props", "");
 }
 
 Json LlamaServer::request(std::string_view method, const std::string& path,

@@ -59,6 +59,10 @@ struct HiddenStates {
   std::vector<float> values;    // [T, D], row major, after the final norm
 };
 
+// "llama-server 6000 (abcdef)" or "xllamacpp 0.2.1", for keys and reports; asks the program, which
+// takes some tenths of a second. Throws Error(kIo) where there is no program.
+[[nodiscard]] std::string find_llama_server_version(const LlamaServerOptions& options);
+
 // One server process, killed with everything it started when the object goes, and by the kernel
 // when our process dies, however it dies. The kernel takes the thread that constructed the object
 // for our process: construct it on one that lives as long. Calls are blocking; const calls may come
@@ -113,8 +117,6 @@ class LlamaServer {
 
   // -----------------------------------------------------------------------------------------------------
 
-  // For reports: "llama-server b6000-abcdef" or "xllamacpp 0.2.1".
-  [[nodiscard]] const std::string& version() const { return version_; }
   [[nodiscard]] std::int64_t port() const { return port_; }
   [[nodiscard]] std::int64_t process_id() const;
   // The last lines that the server printed.
@@ -125,7 +127,7 @@ class LlamaServer {
   class Scorer;
 
   void wait_until_ready(double timeout_s);
-  void read_properties(const std::filesystem::path& model);
+  void check_model(const std::filesystem::path& model) const;
   void check_alive() const;
   void check_alive_for_a_while() const;
   void check_call(LlamaServerMode mode, std::int64_t tokens) const;
@@ -138,7 +140,6 @@ class LlamaServer {
   LlamaServerOptions options_;
   LlamaServerMode mode_;
   std::string place_;  // "llama-server on model.gguf"
-  std::string version_;
   std::int64_t port_ = 0;
   std::unique_ptr<Process> process_;
 };

@@ -28,7 +28,6 @@ std::vector<Hardware> all_hardware_presets() {
        .peak_fp8_flops_per_s = 1978.9e12,
        .peak_quantized_flops_per_s = 989.4e12,
        .memory_bandwidth_bytes_per_s = 3.35e12,
-       .memory_bytes = 80e9,
        .compute_efficiency = 0.7,
        .bandwidth_efficiency = 0.8,
        .overhead_s = 5e-6},
@@ -38,7 +37,6 @@ std::vector<Hardware> all_hardware_presets() {
        .peak_fp8_flops_per_s = 0.0,
        .peak_quantized_flops_per_s = 312e12,
        .memory_bandwidth_bytes_per_s = 2.039e12,
-       .memory_bytes = 80e9,
        .compute_efficiency = 0.7,
        .bandwidth_efficiency = 0.8,
        .overhead_s = 5e-6},
@@ -48,7 +46,6 @@ std::vector<Hardware> all_hardware_presets() {
        .peak_fp8_flops_per_s = 330.3e12,
        .peak_quantized_flops_per_s = 165.2e12,
        .memory_bandwidth_bytes_per_s = 1.008e12,
-       .memory_bytes = 24e9,
        .compute_efficiency = 0.7,
        .bandwidth_efficiency = 0.8,
        .overhead_s = 5e-6},
@@ -58,7 +55,6 @@ std::vector<Hardware> all_hardware_presets() {
        .peak_fp8_flops_per_s = 0.0,
        .peak_quantized_flops_per_s = 192e9,
        .memory_bandwidth_bytes_per_s = 20e9,
-       .memory_bytes = 8e9,
        .compute_efficiency = 0.35,
        .bandwidth_efficiency = 0.7,
        .overhead_s = 10e-6},
@@ -161,7 +157,6 @@ void HardwareOptions::visit(OptionList& list) {
   list.add("fp8_tflops", fp8_tflops, any, "Dense peak for F8 weights, TFLOP/s.");
   list.add("quantized_tflops", quantized_tflops, any, "Peak for GGUF's block types, TFLOP/s.");
   list.add("bandwidth_gb_per_s", bandwidth_gb_per_s, any, "Memory bandwidth, 10^9 bytes/s.");
-  list.add("memory_gib", memory_gib, any, "Memory, GiB.");
   list.add("compute_efficiency", compute_efficiency, Range<double>{0.0, 1.0},
            "Share of the peak that kernels reach.");
   list.add("bandwidth_efficiency", bandwidth_efficiency, Range<double>{0.0, 1.0},
@@ -182,8 +177,6 @@ Hardware make_hardware(const HardwareOptions& options) {
       override_or(options.quantized_tflops * 1e12, preset.peak_quantized_flops_per_s);
   hardware.memory_bandwidth_bytes_per_s =
       override_or(options.bandwidth_gb_per_s * 1e9, preset.memory_bandwidth_bytes_per_s);
-  hardware.memory_bytes =
-      override_or(options.memory_gib * 1024.0 * 1024.0 * 1024.0, preset.memory_bytes);
   hardware.compute_efficiency = override_or(options.compute_efficiency, preset.compute_efficiency);
   hardware.bandwidth_efficiency =
       override_or(options.bandwidth_efficiency, preset.bandwidth_efficiency);

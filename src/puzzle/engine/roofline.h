@@ -27,7 +27,6 @@ struct Hardware {
   double peak_fp8_flops_per_s = 0.0;        // F8 weights and activations
   double peak_quantized_flops_per_s = 0.0;  // integer-quantised weights (GGUF blocks)
   double memory_bandwidth_bytes_per_s = 0.0;
-  double memory_bytes = 0.0;
   double compute_efficiency = 1.0;    // e_c: share of the peak that real kernels reach
   double bandwidth_efficiency = 1.0;  // e_b
   double overhead_s = 0.0;            // per sub-block and forward pass: launches, synchronisation
@@ -49,7 +48,6 @@ struct HardwareOptions {
   double fp8_tflops = 0.0;
   double quantized_tflops = 0.0;
   double bandwidth_gb_per_s = 0.0;
-  double memory_gib = 0.0;
   double compute_efficiency = 0.0;
   double bandwidth_efficiency = 0.0;
   double overhead_us = 0.0;

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "puzzle/base/error.h"
-#include "puzzle/engine/measured_cost.h"
 
 namespace puzzle {
 namespace {
@@ -17,14 +16,14 @@ struct StackSystem {
   StackRows rows;                  // [stacks, names]
 };
 
-StackSystem make_stack_system(const std::vector<StackTiming>& stacks) {
-  std::map<std::string, std::size_t> columns = {{std::string(kFixedSubblock), 0}};
+StackSystem make_stack_system(const std::vector<StackTiming>& stacks, const std::string& shared) {
+  std::map<std::string, std::size_t> columns = {{shared, 0}};
   for (const StackTiming& stack : stacks) {
     if (!std::isfinite(stack.seconds) || stack.seconds <= 0.0) {
       fail(ErrorKind::kNumeric, "a stack took {} seconds, expected a positive time", stack.seconds);
     }
     for (const auto& [name, count] : stack.counts) {
-      PUZZLE_CHECK(name != kFixedSubblock && count >= 0, "{} counted {} times", name, count);
+      PUZZLE_CHECK(name != shared && count >= 0, "{} counted {} times", name, count);
       columns.emplace(name, 0);
     }
   }
@@ -35,7 +34,7 @@ StackSystem make_stack_system(const std::vector<StackTiming>& stacks) {
   }
   for (const StackTiming& stack : stacks) {
     std::vector<double> row(columns.size(), 0.0);
-    row[columns[std::string(kFixedSubblock)]] = 1.0 / stack.seconds;
+    row[columns[shared]] = 1.0 / stack.seconds;
     for (const auto& [name, count] : stack.counts) {
       row[columns[name]] = static_cast<double>(count) / stack.seconds;
     }
@@ -202,8 +201,9 @@ class StackSolver {
 
 }  // namespace
 
-SubblockTimes solve_subblock_times(const std::vector<StackTiming>& stacks) {
-  const StackSystem system = make_stack_system(stacks);
+SubblockTimes solve_subblock_times(const std::vector<StackTiming>& stacks,
+                                   const std::string& shared) {
+  const StackSystem system = make_stack_system(stacks, shared);
   std::size_t dependent = 0;
   const std::vector<std::size_t> all = active_columns(std::vector<bool>(system.names.size(), true));
   if (solve_stack_columns(system, all, &dependent).empty()) {

@@ -14,14 +14,14 @@
 namespace puzzle {
 
 // A model that was built and timed: how often each sub-block occurs, and the seconds of the whole.
-// The fixed rest is counted once in every stack by itself and must not be named.
+// What every stack has once (`shared`) is counted by itself and must not be named.
 struct StackTiming {
   std::map<std::string, std::int64_t> counts;
   double seconds = 0.0;  // > 0
 };
 
 struct SubblockTimes {
-  std::map<std::string, double> seconds;  // by sub-block, and "fixed"
+  std::map<std::string, double> seconds;  // by sub-block, and `shared`
   // |predicted - measured| / measured over the stacks: root mean square, and the worst.
   double residual_rms = 0.0;
   double residual_max = 0.0;
@@ -32,6 +32,7 @@ struct SubblockTimes {
 
 // Throws Error(kUsage) where the stacks do not determine every sub-block (naming one that they
 // leave open), and Error(kNumeric) for times that are not positive and finite.
-[[nodiscard]] SubblockTimes solve_subblock_times(const std::vector<StackTiming>& stacks);
+[[nodiscard]] SubblockTimes solve_subblock_times(const std::vector<StackTiming>& stacks,
+                                                 const std::string& shared = "fixed");
 
 }  // namespace puzzle

@@ -64,6 +64,14 @@ std::vector<Timing> time_round(TimedCalls& calls, std::int64_t samples) {
   return timings;
 }
 
+// The smaller half, rounded up, in rising order.
+std::vector<double> quieter_half(std::vector<double> values) {
+  PUZZLE_CHECK(!values.empty(), "no values");
+  std::sort(values.begin(), values.end());
+  values.resize((values.size() + 1) / 2);
+  return values;
+}
+
 double worst_spread(const std::vector<Timing>& timings) {
   double worst = 0.0;
   for (const Timing& timing : timings) {
@@ -97,6 +105,16 @@ double quantile(std::vector<double> values, double fraction) {
   const std::size_t above = std::min(below + 1, values.size() - 1);
   const double weight = position - static_cast<double>(below);
   return values[below] + (values[above] - values[below]) * weight;
+}
+
+double quiet_seconds(std::vector<double> values) {
+  return quantile(quieter_half(std::move(values)), 0.5);
+}
+
+double quiet_spread(std::vector<double> values) {
+  const std::vector<double> half = quieter_half(std::move(values));
+  const double middle = quantile(half, 0.5);
+  return middle > 0.0 ? (half.back() - half.front()) / middle : 0.0;
 }
 
 std::vector<Timing> measure_all_seconds(const std::function<std::vector<double>()>& run_once,

@@ -35,6 +35,12 @@ struct Timing {
 // Linear interpolation between order statistics; `fraction` in [0, 1]. `values` must not be empty.
 [[nodiscard]] double quantile(std::vector<double> values, double fraction);
 
+// Robust location and spread of calls that other processes disturb, which only ever makes them
+// longer: the median of the quieter half (rounded up) of the values, and the range of that half
+// divided by it. `values` must not be empty.
+[[nodiscard]] double quiet_seconds(std::vector<double> values);
+[[nodiscard]] double quiet_spread(std::vector<double> values);
+
 // Calls `run_once` (which returns the seconds it took, by whatever clock it trusts) in rounds of
 // `policy.samples` until a round is quiet, and reports the quietest round: other processes only
 // ever disturb, so the least disturbed round is the best estimate. Throws Error(kNumeric) for a

@@ -19,6 +19,7 @@ constexpr const char* kBuildMeta = "build";
 constexpr const char* kRecipeMeta = "recipe";
 constexpr const char* kSeedMeta = "seed";
 constexpr const char* kCommandMeta = "command";
+constexpr const char* kLlamaCppMeta = "llama.cpp";
 
 std::string meta_place(const RunDb& db, const char* name) {
   return fmt::format("{}: meta {}", db.path().filename().string(), name);
@@ -79,6 +80,10 @@ void put_facts(RunDb& db, const RunFacts& facts) {
   transaction.commit();
 }
 
+void put_engine_version(RunDb& db, const std::string& llama_cpp) {
+  db.put_meta(kLlamaCppMeta, llama_cpp);
+}
+
 void put_parent(RunDb& db, const ParentFacts& parent) {
   db.put_meta(kParentMeta, parent_to_json(parent).dump());
 }
@@ -93,6 +98,7 @@ RunFacts load_facts(const RunDb& db) {
   facts.build = db.meta(kBuildMeta).value_or("");
   facts.recipe_yaml = db.meta(kRecipeMeta).value_or("");
   facts.command = db.meta(kCommandMeta).value_or("");
+  facts.llama_cpp = db.meta(kLlamaCppMeta).value_or("");
   const std::string seed = db.meta(kSeedMeta).value_or("0");
   const auto [end, error] = std::from_chars(seed.data(), seed.data() + seed.size(), facts.seed);
   if (error != std::errc() || end != seed.data() + seed.size()) {

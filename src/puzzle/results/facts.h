@@ -37,10 +37,12 @@ struct RunFacts {
   std::string recipe_yaml;  // resolved: every option with its value
   std::int64_t seed = 0;
   std::string command;  // as started
+  std::string llama_cpp{};  // its version; empty until a stage has asked it. put_facts leaves it alone
 };
 
 // Written once at the start of a run; the machine's row is replaced if the run moved.
 void put_facts(RunDb& db, const RunFacts& facts);
+void put_engine_version(RunDb& db, const std::string& llama_cpp);
 void put_parent(RunDb& db, const ParentFacts& parent);
 void put_machine(RunDb& db, const MachineFacts& machine);
 

@@ -44,8 +44,8 @@ std::int64_t count_usable_cores() {
 }
 
 // "MemTotal:  16384 kB"
-std::int64_t read_memory_bytes() {
-  const std::string value = find_line_value("/proc/meminfo", "MemTotal", ':');
+std::int64_t read_memory_bytes(std::string_view name) {
+  const std::string value = find_line_value("/proc/meminfo", name, ':');
   std::int64_t kib = 0;
   for (const char c : value) {
     if (c < '0' || c > '9') {
@@ -65,7 +65,7 @@ MachineFacts read_machine() {
     machine.cpu = "unknown";  // ARM kernels give no model name
   }
   machine.cores = count_usable_cores();
-  machine.memory_bytes = read_memory_bytes();
+  machine.memory_bytes = read_memory_bytes("MemTotal");
   machine.os = find_line_value("/etc/os-release", "PRETTY_NAME", '=');
   utsname names{};
   if (uname(&names) == 0) {
@@ -73,6 +73,8 @@ MachineFacts read_machine() {
   }
   return machine;
 }
+
+std::int64_t available_memory_bytes() { return read_memory_bytes("MemAvailable"); }
 
 Json to_json(const MachineFacts& machine) {
   return {{"cpu", machine.cpu},

@@ -21,6 +21,9 @@ struct MachineFacts {
 // From /proc, /etc/os-release and uname.
 [[nodiscard]] MachineFacts read_machine();
 
+// What new processes may take now without swapping; 0 where /proc does not say.
+[[nodiscard]] std::int64_t available_memory_bytes();
+
 [[nodiscard]] nlohmann::json to_json(const MachineFacts& machine);
 // Throws Error(kFormat).
 [[nodiscard]] MachineFacts parse_machine(const nlohmann::json& value, const std::string& place);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/base/error.h"
@@ -9,15 +10,22 @@
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/options.h"
+#include "puzzle/base/strings.h"
+#include "puzzle/engine/cost_model.h"
 #include "puzzle/engine/cost_table_file.h"
+#include "puzzle/engine/llama_server.h"
+#include "puzzle/results/facts.h"
 #include "puzzle/results/machine.h"
-#include "puzzle/stages/gguf_export.h"
-#include "puzzle/tensor/device.h"
+#include "puzzle/stages/weight_types.h"
 
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kMeasureVersion = 1;
+constexpr std::int64_t kMeasureVersion = 2;
+constexpr const char* kNative = "native";
+constexpr const char* kLlamaServer = "llama-server";
+constexpr const char* kRoofline = "roofline";
+constexpr const char* kTable = "table";
 
 template <class Spec>
 void add_distinct(std::vector<Spec>& all, const Spec& spec) {
@@ -26,11 +34,22 @@ void add_distinct(std::vector<Spec>& all, const Spec& spec) {
   }
 }
 
+void add_types_to_key(KeyBuilder& key, const WeightTypes& types) {
+  for (const DType type : {types.matrix, types.embedding, types.kv}) {
+    key.add("type", dtype_name(type));
+  }
+}
+
+// Only what changes the rows of the engine that is asked.
 std::string measure_key(const RunContext& context, const LoadedModel& parent,
                         const SearchSpace& space, const Scenario& scenario,
-                        const MeasureOptions& options) {
+                        const MeasureOptions& options, const TimedEngine& engine,
+                        const std::string& engine_version) {
   KeyBuilder key;
-  key.add("stage", "measure").add("version", kMeasureVersion);
+  key.add("stage", "measure").add("version", kMeasureVersion).add("engine", options.engine);
+  if (options.engine == kTable) {
+    return key.add("table", hash_file(options.table)).key();
+  }
   add_model_spec_to_key(key, parent.weights.spec);
   for (const AttentionSpec& attention : distinct_subblocks(space).attention) {
     key.add("attention", attention.name());
@@ -38,14 +57,27 @@ std::string measure_key(const RunContext& context, const LoadedModel& parent,
   for (const FfnSpec& ffn : distinct_subblocks(space).ffn) {
     key.add("ffn", ffn.name());
   }
-  add_options_to_key(key, scenario);
-  add_options_to_key(key, options);
-  if (options.engine == "table") {
-    key.add("table", hash_file(options.table));
+  for (const std::int64_t batch : scenario.batch) {
+    key.add("batch", batch);
   }
-  if (options.engine == "native" || options.engine == "llama-server") {
-    key.add("machine", to_json(read_machine()).dump()).add("device", context.device.str());
+  for (const std::int64_t tokens : measured_contexts(scenario, options)) {
+    key.add("context", tokens);
   }
+  if (options.engine == kRoofline) {
+    add_types_to_key(key, deployed_types(options.types, scenario, parent.path));
+    add_options_to_key(key, options.hardware);
+    return key.key();
+  }
+  key.add("stack_layers", options.stack_layers).add("machine", to_json(read_machine()).dump());
+  add_options_to_key(key, engine.timing);
+  if (options.engine == kNative) {
+    key.add("device", context.device.str()).add("type", c10::toString(context.type));
+    key.add("threads", static_cast<std::int64_t>(at::get_num_threads()));
+    return key.key();
+  }
+  add_types_to_key(key, deployed_types(options.types, scenario, parent.path));
+  key.add("steps", options.steps).add("llama.cpp", engine_version);
+  add_to_key(key, engine.llama_server);
   return key.key();
 }
 
@@ -60,7 +92,7 @@ std::vector<MeasuredCost> roofline_rows(const LoadedModel& parent, const SearchS
     }
   }
   return roofline_costs(make_hardware(options.hardware), parent.weights.spec, grid,
-                        gguf_weight_types(options.types, parent.path));
+                        deployed_types(options.types, scenario, parent.path));
 }
 
 std::vector<CostRow> as_cost_rows(const std::vector<MeasuredCost>& rows, const std::string& key,
@@ -90,25 +122,104 @@ std::vector<MeasuredCost> as_measured(const std::vector<CostRow>& rows) {
   return result;
 }
 
+StackCosts costs_of_engine(const RunContext& context, const LoadedModel& parent,
+                           const SearchSpace& space, const Scenario& scenario,
+                           const MeasureOptions& options, const TimedEngine& engine,
+                           const std::string& key) {
+  if (options.engine == kTable) {
+    return {load_cost_table(options.table).rows, 0.0, {}};
+  }
+  if (options.engine == kRoofline) {
+    return {roofline_rows(parent, space, scenario, options), 0.0, {}};
+  }
+  return options.engine == kNative
+             ? measure_native(parent, space, scenario, options, engine.timing)
+             : measure_llama_server(context, parent, space, scenario, options, engine, key);
+}
+
+void warn_of_doubts(const MeasureResult& result) {
+  if (result.doubts.empty()) {
+    return;
+  }
+  log_warning(
+      "measure: {} of {} times in {} cannot be trusted; was the machine busy? Raise "
+      "timing.samples and timing.max_rounds, or run measure again in another run folder:",
+      result.doubts.size(), result.rows.size(), result.engine);
+  for (const std::string& doubt : result.doubts) {
+    log_warning("measure:   {}", doubt);
+  }
+}
+
+// A scenario that needs contexts well outside the measured ones is a guess.
+void warn_of_extrapolation(const MeasureResult& result, const SearchSpace& space,
+                           const Scenario& scenario) {
+  const DistinctSubblocks distinct = distinct_subblocks(space);
+  Architecture all;  // every sub-block at least once
+  for (std::size_t i = 0; i < std::max(distinct.attention.size(), distinct.ffn.size()); ++i) {
+    all.push_back(
+        {distinct.attention[i % distinct.attention.size()], distinct.ffn[i % distinct.ffn.size()]});
+  }
+  const CostModel costs(result.rows, "measured costs");
+  for (const std::int64_t batch : scenario.batch) {
+    const Prediction prediction =
+        costs.predict(all, {batch, scenario.prompt_tokens, scenario.generated_tokens});
+    if (!prediction.extrapolated.empty()) {
+      log_warning(
+          "measure: batch {}: {}; {} curves like this are extrapolated, name more "
+          "measure.contexts",
+          batch, prediction.extrapolated.front(), prediction.extrapolated.size());
+    }
+  }
+}
+
+void check_table(const std::string& path, const SearchSpace& space, const Scenario& scenario) {
+  const CostModel table(load_cost_table(path).rows, path);
+  const DistinctSubblocks distinct = distinct_subblocks(space);
+  std::vector<std::string> names = {std::string(kFixedSubblock)};
+  for (const AttentionSpec& attention : distinct.attention) {
+    names.push_back(subblock_name(attention));
+  }
+  for (const FfnSpec& ffn : distinct.ffn) {
+    names.push_back(subblock_name(ffn));
+  }
+  std::vector<std::string> missing;
+  for (const std::string& name : names) {
+    for (const std::int64_t batch : scenario.batch) {
+      try {
+        (void)table.workload_seconds(name,
+                                     {batch, scenario.prompt_tokens, scenario.generated_tokens});
+      } catch (const Error& error) {
+        missing.emplace_back(error.what());
+      }
+    }
+  }
+  if (!missing.empty()) {
+    fail(ErrorKind::kUsage, "measure.table: {}", join(missing, "; "));
+  }
+}
+
 }  // namespace
 
+const std::vector<std::string>& measure_engines() {
+  static const std::vector<std::string> kEngines = {kNative, kLlamaServer, kRoofline, kTable};
+  return kEngines;
+}
+
 void MeasureOptions::visit(OptionList& list) {
-  list.add("engine", engine, Choices{{"native", "llama-server", "roofline", "table"}},
+  list.add("engine", engine, Choices{measure_engines()},
            "What runs the sub-blocks: our own decoder, a real llama.cpp, a hardware description, "
-           "or a table "
-           "measured elsewhere.");
+           "or a table measured elsewhere.");
   list.add("types", types,
            "Weight types for llama-server and roofline: like-parent, f32, f16, bf16, q8_0, q4_0 or "
-           "q4_1.");
+           "q4_1; fp8 for roofline.");
   list.add("stack_layers", stack_layers, Range<std::int64_t>{2, 1000},
-           "Layers of one kind in a measured model, so that fixed costs cancel.");
-  list.add("steps", steps, Range<std::int64_t>{2, 1 << 20}, "Tokens generated per measurement.");
+           "Sub-blocks of one kind in a stack that is timed, so that fixed costs cancel.");
+  list.add("steps", steps, Range<std::int64_t>{2, 1 << 20},
+           "Tokens generated per measurement in llama-server.");
   list.add("contexts", contexts, Range<std::int64_t>{1, 1 << 27},
            "Prompt lengths to measure at; empty takes the scenario's prompt, and prompt plus "
            "generation.");
   list.add("table", table, "Cost table to read where engine is table (docs/formats.md).");
-  list.section("timing", timing);
-  list.section("llama_server", llama_server);
   list.section("hardware", hardware);
 }
 
@@ -136,40 +247,63 @@ std::vector<std::int64_t> measured_contexts(const Scenario& scenario,
   return contexts;
 }
 
+void check_measure(const MeasureOptions& options, const SearchSpace& space,
+                   const Scenario& scenario, const std::filesystem::path& parent) {
+  if (options.engine == kTable) {
+    check_table(options.table, space, scenario);
+  } else if (options.engine == kRoofline) {
+    const WeightTypes types = deployed_types(options.types, scenario, parent);
+    const Hardware hardware = make_hardware(options.hardware);
+    for (const DType type : {types.matrix, types.embedding}) {
+      (void)hardware.peak_flops_per_s(type);
+    }
+  } else if (options.engine == kLlamaServer && scenario.cache_type == "fp8") {
+    fail(ErrorKind::kUsage,
+         "scenario.cache_type: fp8, which llama.cpp does not have; use q8_0, or another "
+         "measure.engine");
+  }
+}
+
 MeasureResult measure(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
-                      const Scenario& scenario, const MeasureOptions& options) {
+                      const Scenario& scenario, const MeasureOptions& options,
+                      const TimedEngine& engine) {
   const Stopwatch watch;
   MeasureResult result;
-  result.key = measure_key(context, parent, space, scenario, options);
   result.engine = options.engine;
 
   // Measured seconds differ between processes: rank 0's count for all.
   if (context.communicator.is_first()) {
-    if (!context.db.has_stage(result.key)) {
-      std::string detail = "{}";
-      if (options.engine == "table") {
-        result.rows = load_cost_table(options.table).rows;
-      } else if (options.engine == "roofline") {
-        result.rows = roofline_rows(parent, space, scenario, options);
-      } else if (options.engine == "native") {
-        result.rows = measure_native(parent, space, scenario, options);
-      } else {
-        LlamaServerCosts costs = measure_llama_server(context, parent, space, scenario, options);
-        result.rows = std::move(costs.rows);
-        result.worst_residual = costs.worst_residual;
-        detail = Json{{"worst_residual", costs.worst_residual}}.dump();
-      }
+    check_measure(options, space, scenario, parent.path);
+    std::string version;
+    if (options.engine == kLlamaServer) {
+      version = find_llama_server_version(engine.llama_server);
+      put_engine_version(context.db, version);
+    }
+    result.key = measure_key(context, parent, space, scenario, options, engine, version);
+    if (const auto record = context.db.find_stage(result.key)) {
+      const Json detail = parse_json(record->detail_json, "run.db: measure");
+      result.worst_residual = detail.value("worst_residual", 0.0);
+      result.doubts = detail.value("doubts", std::vector<std::string>());
+    } else {
+      const StackCosts costs =
+          costs_of_engine(context, parent, space, scenario, options, engine, result.key);
+      result.worst_residual = costs.worst_residual;
+      result.doubts = costs.doubts;
       RunTransaction transaction(context.db);
-      context.db.put(as_cost_rows(result.rows, result.key, options.engine));
-      context.db.put({.key = result.key,
-                      .stage = "measure",
-                      .what = options.engine,
-                      .seconds = watch.seconds(),
-                      .detail_json = detail});
+      context.db.put(as_cost_rows(costs.rows, result.key, options.engine));
+      context.db.put(
+          {.key = result.key,
+           .stage = "measure",
+           .what = options.engine,
+           .seconds = watch.seconds(),
+           .detail_json =
+               Json{{"worst_residual", costs.worst_residual}, {"doubts", costs.doubts}}.dump()});
       transaction.commit();
     }
     result.rows = as_measured(context.db.costs_of(result.key));
     context.db.set_current(RunTable::kCosts, "measure", {result.key});
+    warn_of_doubts(result);
+    warn_of_extrapolation(result, space, scenario);
   }
   context.communicator.barrier();
   return result;

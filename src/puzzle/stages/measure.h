@@ -6,30 +6,31 @@
 #include <string>
 #include <vector>
 
-#include "puzzle/arch/cost.h"
 #include "puzzle/arch/scenario.h"
 #include "puzzle/arch/search_space.h"
-#include "puzzle/engine/llama_server_options.h"
 #include "puzzle/engine/measured_cost.h"
 #include "puzzle/engine/roofline.h"
-#include "puzzle/engine/timing.h"
+#include "puzzle/engine/stack_measurement.h"
+#include "puzzle/engine/timed_engine.h"
 #include "puzzle/stages/run_context.h"
 
 namespace puzzle {
 
 class OptionList;
 
+// What can run the sub-blocks: our own decoder, a real llama.cpp, a hardware description, or a
+// table measured elsewhere.
+[[nodiscard]] const std::vector<std::string>& measure_engines();
+
 struct MeasureOptions {
-  std::string engine = "native";  // native | llama-server | roofline | table
+  std::string engine = "native";  // one of measure_engines()
   std::string types =
-      "like-parent";               // of the weights that llama-server runs; see gguf_weight_types()
-  std::int64_t stack_layers = 10;  // layers of one kind in a measured model
-  std::int64_t steps = 32;         // generated per measurement
+      "like-parent";  // of the weights in llama-server and roofline; see deployed_types()
+  std::int64_t stack_layers = 10;      // sub-blocks of one kind in a stack
+  std::int64_t steps = 32;             // generated per measurement in llama-server
   std::vector<std::int64_t> contexts;  // prompt lengths; empty: P and P + G of the scenario
   std::string table;                   // engine = table: a file of cost_table_file.h
-  TimingPolicy timing;
-  LlamaServerOptions llama_server;
-  HardwareOptions hardware;  // engine = roofline
+  HardwareOptions hardware;            // engine = roofline
 
   void visit(OptionList& list);
 };
@@ -38,14 +39,22 @@ struct MeasureResult {
   std::string key;  // of the rows, also in run.db
   std::string engine;
   std::vector<MeasuredCost> rows;
-  double worst_residual = 0.0;  // llama-server: |predicted − measured| / measured of a stack
+  double worst_residual = 0.0;      // of StackCosts; 0 where nothing was timed
+  std::vector<std::string> doubts;  // of StackCosts; also logged as warnings
 };
 
 // Times every distinct sub-block and the fixed rest for each batch size and context length, and
-// records CostRows. Finished stacks are not timed again by a resumed run. Throws Error(kUsage) for
-// a table that lacks a sub-block, Error(kIo) where the engine cannot be started.
+// records CostRows. Passes that llama-server has made are not made again by a resumed run. Throws
+// as check_measure(), and Error(kIo) where the engine cannot be started.
 MeasureResult measure(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
-                      const Scenario& scenario, const MeasureOptions& options);
+                      const Scenario& scenario, const MeasureOptions& options,
+                      const TimedEngine& engine);
+
+// What can be known before anything runs. Throws Error(kIo), Error(kFormat) for a table that cannot
+// be read, and Error(kUsage): a table that lacks a sub-block, phase or batch size, hardware without
+// a peak for the weight types, a cache type that the engine lacks.
+void check_measure(const MeasureOptions& options, const SearchSpace& space,
+                   const Scenario& scenario, const std::filesystem::path& parent);
 
 // Distinct sub-blocks of a space, the parent's first.
 struct DistinctSubblocks {
@@ -59,17 +68,13 @@ struct DistinctSubblocks {
                                                           const MeasureOptions& options);
 
 // The engines that run something; used by measure().
-[[nodiscard]] std::vector<MeasuredCost> measure_native(const LoadedModel& parent,
-                                                       const SearchSpace& space,
-                                                       const Scenario& scenario,
-                                                       const MeasureOptions& options);
-struct LlamaServerCosts {
-  std::vector<MeasuredCost> rows;
-  double worst_residual = 0.0;
-};
-[[nodiscard]] LlamaServerCosts measure_llama_server(RunContext& context, const LoadedModel& parent,
-                                                    const SearchSpace& space,
-                                                    const Scenario& scenario,
-                                                    const MeasureOptions& options);
+[[nodiscard]] StackCosts measure_native(const LoadedModel& parent, const SearchSpace& space,
+                                        const Scenario& scenario, const MeasureOptions& options,
+                                        const TimingPolicy& timing);
+// `key`: of the measurement, for its files in the run folder.
+[[nodiscard]] StackCosts measure_llama_server(const RunContext& context, const LoadedModel& parent,
+                                              const SearchSpace& space, const Scenario& scenario,
+                                              const MeasureOptions& options,
+                                              const TimedEngine& engine, const std::string& key);
 
 }  // namespace puzzle

@@ -1,7 +1,8 @@
 // The llama-server engine: models that stack one kind of sub-block are written as GGUF files and
-// timed in a real llama.cpp; a non-negative least-squares fit takes the sub-blocks' times apart.
+// timed in turn in a real llama.cpp.
 #include <algorithm>
 #include <map>
+#include <memory>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -12,28 +13,20 @@
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
-#include "puzzle/base/options.h"
-#include "puzzle/base/progress.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/engine/llama_server.h"
-#include "puzzle/engine/stack_times.h"
 #include "puzzle/results/machine.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/measure.h"
+#include "puzzle/stages/weight_types.h"
 
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kStackVersion = 1;
-
-struct StackPoint {
+// One request of a measurement; it gives a time of prefill and one of a step.
+struct ServerPoint {
   std::int64_t batch;
   std::int64_t prompt;
-};
-
-// Timings of one stack: prefill and step for every point, in order.
-struct StackTimes {
-  std::vector<Timing> prefill;
-  std::vector<Timing> step;
 };
 
 std::map<std::string, std::int64_t> subblock_counts(const Architecture& layers) {
@@ -49,7 +42,8 @@ std::map<std::string, std::int64_t> subblock_counts(const Architecture& layers) 
   return counts;
 }
 
-// The parent's block alone at two depths, then each other sub-block beside the parent's other half.
+// The parent's block alone at two depths, then each other sub-block beside the parent's other half,
+// and one stack of all of them mixed, which the others should add up to.
 // The first layer keeps the parent's attention, which llama.cpp's `deci` wants there.
 std::vector<Architecture> stacks_to_time(const DistinctSubblocks& distinct, const BlockSpec& own,
                                          std::int64_t depth) {
@@ -75,6 +69,13 @@ std::vector<Architecture> stacks_to_time(const DistinctSubblocks& distinct, cons
       add({own.attention, ffn});
     }
   }
+  Architecture mixed;
+  for (std::size_t i = 0; i < count; ++i) {
+    mixed.push_back(
+        {distinct.attention[i % distinct.attention.size()], distinct.ffn[i % distinct.ffn.size()]});
+  }
+  mixed.front() = own;
+  stacks.push_back(std::move(mixed));
   return stacks;
 }
 
@@ -98,7 +99,7 @@ ModelWeights stack_model(const LoadedModel& parent, const Architecture& layers) 
   return model;
 }
 
-std::vector<std::vector<std::int32_t>> prompts_of(const StackPoint& point,
+std::vector<std::vector<std::int32_t>> prompts_of(const ServerPoint& point,
                                                   std::int64_t vocab_size) {
   std::vector<std::vector<std::int32_t>> prompts;
   for (std::int64_t b = 0; b < point.batch; ++b) {
@@ -106,167 +107,161 @@ std::vector<std::vector<std::int32_t>> prompts_of(const StackPoint& point,
     for (std::int64_t t = 0; t < point.prompt; ++t) {
       const std::uint64_t hash =
           derive_seed(static_cast<std::uint64_t>(b), fmt::format("prompt {}", t));
-      prompt.push_back(
-          static_cast<std::int32_t>(hash % static_cast<std::uint64_t>(vocab_size - 256)) + 128);
+      prompt.push_back(static_cast<std::int32_t>(hash % static_cast<std::uint64_t>(vocab_size)));
     }
     prompts.push_back(std::move(prompt));
   }
   return prompts;
 }
 
-StackTimes time_stack(const LlamaServer& server, const std::vector<StackPoint>& points,
-                      std::int64_t vocab_size, const MeasureOptions& options) {
-  StackTimes times;
-  for (const StackPoint& point : points) {
-    const auto prompts = prompts_of(point, vocab_size);
-    const std::vector<Timing> both = measure_all_seconds(
-        [&] {
-          const BatchCompletion answer =
-              server.complete_batch(prompts, {.num_tokens = options.steps + 1});
-          return std::vector<double>{answer.prompt_s(), answer.step_s()};
-        },
-        options.timing);
-    times.prefill.push_back(both[0]);
-    times.step.push_back(both[1]);
-  }
-  return times;
-}
-
-Json timings_json(const std::vector<Timing>& timings) {
-  Json list = Json::array();
-  for (const Timing& t : timings) {
-    list.push_back({t.median_s, t.p10_s, t.p90_s, t.samples});
-  }
-  return list;
-}
-
-std::vector<Timing> parse_timings(const Json& list) {
-  std::vector<Timing> timings;
-  for (const Json& entry : list) {
-    Timing timing;
-    timing.median_s = entry.at(0).get<double>();
-    timing.p10_s = entry.at(1).get<double>();
-    timing.p90_s = entry.at(2).get<double>();
-    timing.samples = entry.at(3).get<std::int64_t>();
-    timings.push_back(timing);
-  }
-  return timings;
-}
-
-std::string stack_key(const LoadedModel& parent, const Architecture& layers,
-                      const std::vector<StackPoint>& points, const MeasureOptions& options) {
-  KeyBuilder key;
-  key.add("stage", "measure/stack").add("version", kStackVersion);
-  add_model_spec_to_key(key, with_layers(parent.weights.spec, layers));
-  for (const StackPoint& point : points) {
-    key.add("batch", point.batch).add("prompt", point.prompt);
-  }
-  add_options_to_key(key, options);
-  key.add("machine", to_json(read_machine()).dump());
-  return key.key();
-}
-
-class StackTimer {
+// The stacks' files and servers. All servers are up together if memory allows; else each is started
+// anew whenever its turn comes.
+class StackServers {
  public:
-  StackTimer(RunContext& context, const LoadedModel& parent, const MeasureOptions& options,
-             std::vector<StackPoint> points)
-      : context_(context), parent_(parent), options_(options), points_(std::move(points)) {}
+  StackServers(const LoadedModel& parent, const std::vector<Architecture>& stacks,
+               const std::filesystem::path& prefix, const WeightTypes& types,
+               LlamaServerOptions options)
+      : options_(std::move(options)) {
+    make_folder(prefix.parent_path());
+    remove_stale_files(prefix.parent_path());
+    for (const Architecture& layers : stacks) {
+      files_.push_back(prefix.string() + fmt::format("-{}.gguf", files_.size()));
+      write_deci_gguf(files_.back(), stack_model(parent, layers),
+                      {.name = "stack",
+                       .license = "",
+                       .parent_name = parent.weights.spec.name,
+                       .tokenizer_source = parent.path,
+                       .types = types});
+    }
+    if (fits_memory()) {
+      for (std::size_t stack = 0; stack < files_.size(); ++stack) {
+        servers_.push_back(start(stack));
+      }
+    } else {
+      log_info(
+          "measure: memory is short, llama-server is started anew for each of {} stacks in turn",
+          files_.size());
+    }
+  }
+  ~StackServers() {
+    servers_.clear();
+    for (const std::filesystem::path& file : files_) {
+      std::error_code ignored;
+      std::filesystem::remove(file, ignored);
+    }
+  }
+  StackServers(const StackServers&) = delete;
+  StackServers& operator=(const StackServers&) = delete;
 
-  // From run.db where a killed run left it.
-  StackTimes times(const Architecture& layers) const {
-    const std::string key = stack_key(parent_, layers, points_, options_);
-    if (const auto record = context_.db.find_stage(key)) {
-      const Json detail = parse_json(record->detail_json, "run.db: measure/stack");
-      return {parse_timings(detail.at("prefill_s")), parse_timings(detail.at("step_s"))};
+  // Calls `use` with the stack's server; `is_new` says that it has answered nothing yet.
+  template <class Use>
+  auto with_server(std::size_t stack, const Use& use) const {
+    if (!servers_.empty()) {
+      return use(*servers_[stack], false);
     }
-    const Stopwatch watch;
-    const std::filesystem::path file = context_.folder / "measure" / (key.substr(0, 16) + ".gguf");
-    make_folder(file.parent_path());
-    write_deci_gguf(file, stack_model(parent_, layers),
-                    {.name = "stack",
-                     .license = "",
-                     .parent_name = parent_.weights.spec.name,
-                     .tokenizer_source = parent_.path,
-                     .types = gguf_weight_types(options_.types, parent_.path)});
-    StackTimes times;
-    {
-      const LlamaServer server(file, server_options());
-      times = time_stack(server, points_, parent_.weights.spec.vocab_size, options_);
-    }
-    std::filesystem::remove(file);
-    const Json detail = {{"prefill_s", timings_json(times.prefill)},
-                         {"step_s", timings_json(times.step)}};
-    context_.db.put({.key = key,
-                     .stage = "measure/stack",
-                     .what = fmt::format("{} x {}", layers.size(), layers.back().name()),
-                     .seconds = watch.seconds(),
-                     .detail_json = detail.dump()});
-    return times;
+    const std::unique_ptr<LlamaServer> server = start(stack);
+    return use(*server, true);
   }
 
  private:
-  [[nodiscard]] LlamaServerOptions server_options() const {
-    LlamaServerOptions server = options_.llama_server;
-    for (const StackPoint& point : points_) {
-      server.parallel = std::max(server.parallel, point.batch);
-      server.context_tokens = std::max(server.context_tokens, point.prompt + options_.steps + 8);
-    }
-    return server;
+  [[nodiscard]] std::unique_ptr<LlamaServer> start(std::size_t stack) const {
+    return std::make_unique<LlamaServer>(
+        files_[stack], numbered_server(options_, static_cast<std::int64_t>(stack)));
   }
 
-  RunContext& context_;
-  const LoadedModel& parent_;
-  const MeasureOptions& options_;
-  std::vector<StackPoint> points_;
+  // Of a run that was killed while it measured something else.
+  static void remove_stale_files(const std::filesystem::path& folder) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      if (entry.path().extension() == ".gguf") {
+        std::filesystem::remove(entry.path());
+      }
+    }
+  }
+
+  // Half of what is free, for the files and what a server needs besides.
+  [[nodiscard]] bool fits_memory() const {
+    constexpr std::int64_t kServerBytes = std::int64_t{300} << 20;
+    std::int64_t needed = 0;
+    for (const std::filesystem::path& file : files_) {
+      needed += static_cast<std::int64_t>(std::filesystem::file_size(file)) + kServerBytes;
+    }
+    return needed < available_memory_bytes() / 2;
+  }
+
+  LlamaServerOptions options_;
+  std::vector<std::filesystem::path> files_;
+  std::vector<std::unique_ptr<LlamaServer>> servers_;
 };
 
-double relative_spread(const Timing& timing, double fraction_value) {
-  return timing.median_s > 0 ? fraction_value / timing.median_s : 1.0;
+LlamaServerOptions stack_server_options(const LlamaServerOptions& options, const Scenario& scenario,
+                                        const std::vector<ServerPoint>& points,
+                                        std::int64_t steps) {
+  LlamaServerOptions server = options;
+  server.cache_type = scenario.cache_type;
+  for (const ServerPoint& point : points) {
+    server.parallel = std::max(server.parallel, point.batch);
+    server.context_tokens = std::max(server.context_tokens, point.prompt + steps + 8);
+  }
+  return server;
+}
+
+// A killed run's passes, or none.
+StackSamples load_samples(const std::filesystem::path& file) {
+  std::error_code ignored;
+  return std::filesystem::exists(file, ignored) ? load_json(file).get<StackSamples>()
+                                                : StackSamples{};
 }
 
 }  // namespace
 
-LlamaServerCosts measure_llama_server(RunContext& context, const LoadedModel& parent,
-                                      const SearchSpace& space, const Scenario& scenario,
-                                      const MeasureOptions& options) {
+StackCosts measure_llama_server(const RunContext& context, const LoadedModel& parent,
+                                const SearchSpace& space, const Scenario& scenario,
+                                const MeasureOptions& options, const TimedEngine& engine,
+                                const std::string& key) {
   const c10::NoGradGuard no_grad;
-  std::vector<StackPoint> points;
+  std::vector<ServerPoint> points;
+  StackPlan plan;
   for (const std::int64_t batch : scenario.batch) {
     for (const std::int64_t prompt : measured_contexts(scenario, options)) {
       points.push_back({batch, prompt});
+      plan.points.push_back({Phase::kPrefill, batch, prompt});
+      // A step's time is the mean over `steps`, so it stands for the middle of them.
+      plan.points.push_back({Phase::kGenerate, batch, prompt + options.steps / 2});
     }
   }
   const std::vector<Architecture> stacks = stacks_to_time(
       distinct_subblocks(space), parent.weights.spec.layers.front(), options.stack_layers);
-  const StackTimer timer(context, parent, options, points);
-  Progress progress("measure", std::ssize(stacks), "stacks");
-  std::vector<StackTimes> times;
   for (const Architecture& stack : stacks) {
-    times.push_back(timer.times(stack));
-    progress.advance(1, stack.back().name());
+    plan.counts.push_back(subblock_counts(stack));
   }
-  LlamaServerCosts costs;
-  for (std::size_t p = 0; p < points.size(); ++p) {
-    for (const Phase phase : {Phase::kPrefill, Phase::kGenerate}) {
-      std::vector<StackTiming> equations;
-      const auto timing = [&](std::size_t s) -> const Timing& {
-        return phase == Phase::kPrefill ? times[s].prefill[p] : times[s].step[p];
-      };
-      for (std::size_t s = 0; s < stacks.size(); ++s) {
-        equations.push_back({subblock_counts(stacks[s]), timing(s).median_s});
-      }
-      const SubblockTimes solved = solve_subblock_times(equations);
-      costs.worst_residual = std::max(costs.worst_residual, solved.residual_max);
-      // A step's time is the mean over `steps`, so it stands for the middle of them.
-      const std::int64_t at = points[p].prompt + (phase == Phase::kPrefill ? 0 : options.steps / 2);
-      for (const auto& [name, seconds] : solved.seconds) {
-        costs.rows.push_back({name, phase, points[p].batch, at, seconds,
-                              seconds * relative_spread(timing(0), timing(0).p10_s),
-                              seconds * relative_spread(timing(0), timing(0).p90_s),
-                              timing(0).samples});
-      }
-    }
+  const std::filesystem::path prefix = context.folder / "measure" / key.substr(0, 16);
+  const std::filesystem::path samples_file = prefix.string() + ".json";
+  const StackServers servers(
+      parent, stacks, prefix, deployed_types(options.types, scenario, parent.path),
+      stack_server_options(engine.llama_server, scenario, points, options.steps));
+  std::vector<std::vector<std::vector<std::int32_t>>> prompts;
+  for (const ServerPoint& point : points) {
+    prompts.push_back(prompts_of(point, parent.weights.spec.vocab_size));
   }
+  const auto time = [&](std::size_t stack) {
+    return servers.with_server(stack, [&](const LlamaServer& server, bool is_new) {
+      std::vector<double> seconds;
+      for (const auto& prompt : prompts) {
+        const CompletionOptions request{.num_tokens = options.steps + 1};
+        if (is_new) {
+          (void)server.complete_batch(prompt, request);
+        }
+        const BatchCompletion answer = server.complete_batch(prompt, request);
+        seconds.push_back(answer.prompt_s());
+        seconds.push_back(answer.step_s());
+      }
+      return seconds;
+    });
+  };
+  const auto keep = [&](const StackSamples& samples) { save_json(samples_file, samples); };
+  StackCosts costs = measure_stacks(plan, engine.timing, {.time = time, .after_pass = keep},
+                                    load_samples(samples_file));
+  std::filesystem::remove(samples_file);
   log_info("measure: llama-server, {} stacks; a stack's time is off by {:.1f} % at most",
            stacks.size(), 100.0 * costs.worst_residual);
   return costs;

@@ -1,5 +1,14 @@
 // Stage `throughput`: what an exported file really does in llama.cpp, next to what was predicted,
 // and how good the quantised file is that was timed.
+//
+// Quality is measured twice, for llama.cpp gives whole distributions only at a price:
+//   task "quantised file": everything up to the final norm is computed by llama.cpp from the file
+//     (its kernels, its quantised activations); logits are these hidden states times the file's
+//     head, dequantised, in fp32, where llama.cpp would round the hidden states to 8 bits once
+//     more. At the speed of prefill, exact KL: "loss", and for other files than the first "kl"
+//     (first file ‖ file), "top1" (agreement with it), "loss_minus_parent".
+//   task "quantised file, llama.cpp's log-probabilities": "loss" and "loss_minus_parent" of what
+//     llama.cpp itself says each next token's log-probability is; one generation step per token.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +20,7 @@
 #include "puzzle/arch/scenario.h"
 #include "puzzle/data/token_split.h"
 #include "puzzle/engine/cost_model.h"
-#include "puzzle/engine/llama_server_options.h"
-#include "puzzle/engine/timing.h"
+#include "puzzle/engine/timed_engine.h"
 #include "puzzle/stages/run_context.h"
 
 namespace puzzle {
@@ -21,9 +29,8 @@ class OptionList;
 
 struct ThroughputOptions {
   bool enabled = true;
-  std::int64_t quality_tokens = 2048;  // of the test part, for the quantised files; 0 = none
-  TimingPolicy timing;
-  LlamaServerOptions llama_server;
+  std::int64_t quality_tokens = 2048;  // of the test part, by hidden states; 0 = none
+  std::int64_t log_prob_tokens = 512;  // of the test part, by llama.cpp's own; 0 = none
 
   void visit(OptionList& list);
 };
@@ -31,17 +38,16 @@ struct ThroughputOptions {
 struct TimedFile {
   std::string model;                     // ModelRow::name: "parent", "child", …
   std::filesystem::path file;            // a .gguf
-  std::optional<Prediction> prediction;  // per batch size chosen
+  std::optional<Prediction> prediction;  // of llama-server, for these weight types and this batch
   std::int64_t batch = 1;
 };
 
 // Times prefill and generation of every file with the scenario's prompt and generation lengths, the
-// files in turn so that drift of a shared machine hits all alike, and records ThroughputRows. Then
-// the files' own log-probabilities on test text: EvaluationRows of the task "quantised file" with
-// "loss", and for other files than the first "kl" (first file ‖ file), "loss_minus_parent". Throws
-// Error(kIo) if llama.cpp cannot be run.
+// files in turn so that drift of a shared machine hits all alike, in rounds by the timing policy (a
+// round is as noisy as the noisiest file), and records ThroughputRows; then EvaluationRows of the
+// tasks above. Warns if no round was quiet. Throws Error(kIo) if llama.cpp cannot be run.
 void measure_throughput(RunContext& context, const std::vector<TimedFile>& files,
                         const Scenario& scenario, const TokenPart& test,
-                        const ThroughputOptions& options);
+                        const ThroughputOptions& options, const TimedEngine& engine);
 
 }  // namespace puzzle
