@@ -40,6 +40,7 @@ struct Work {
 [[nodiscard]] Work score_work(const Recipe& recipe, const ModelSpec& spec,
                               const SearchSpace& space);
 // `child_fraction`: the child's share of the parent's layers.
+[[nodiscard]] Work repair_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction);
 [[nodiscard]] Work distill_child_work(const Recipe& recipe, const ModelSpec& spec,
                                       double child_fraction);
 [[nodiscard]] Work evaluate_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction,
