@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Forward pass at 8 x 512 tokens, fp32, same threads: the native decoder against transformers (eager + SDPA), in turns.
 
-Usage: .venv/bin/python bench/forward_vs_transformers.py   (after `make bench` built build/bench/bench_forward)
+Usage: .venv/bin/python bench/forward_vs_transformers.py [BENCH_FORWARD]   (default: what `make bench` builds)
 Prints the best seconds of both and their ratio (transformers / native; 1 or more is the target).
 """
 import os
 import pathlib
 import subprocess
+import sys
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -23,7 +24,8 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(str(PARENT.parent), gguf_file=PARENT.name, dtype=torch.float32,
                                                  attn_implementation="sdpa").eval()
     tokens = (torch.arange(8 * 512) * 7919 % 40000).reshape(8, 512)
-    native = subprocess.Popen([ROOT / "build/bench/bench_forward", PARENT], stdin=subprocess.PIPE,
+    program = sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/bench/bench_forward"
+    native = subprocess.Popen([program, PARENT], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True)
     ours, theirs = [], []
     for _ in range(ROUNDS):

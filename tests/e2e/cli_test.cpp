@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "e2e/tiny_run.h"
+#include "puzzle/app/recipe.h"
 #include "puzzle/stages/search_costs.h"
 
 namespace puzzle {
@@ -103,7 +104,8 @@ TEST(Cli, TheOptionsPageIsTheProgramsOwn) {
   ASSERT_EQ(json.exit_code, 0);
   bool found = false;
   for (const Json& option : parse_json(json.out, "stdout").at("options")) {
-    found = found || (option.at("name") == "data.window" && option.at("value") == 512);
+    found =
+        found || (option.at("name") == "data.window" && option.at("value") == Recipe{}.data.window);
   }
   EXPECT_TRUE(found);
 }
@@ -201,8 +203,10 @@ TEST(Cli, EveryRecipeCanBePlanned) {
         EXPECT_GT(ratio, 0.5) << name;
         EXPECT_LT(ratio, 2.0) << name;
       }
-      EXPECT_GE(stage.at("memory_bytes").get<double>(), plan.at("parameters").get<double>())
-          << stage;
+      if (stage.at("flops").get<double>() > 0.0) {
+        EXPECT_GE(stage.at("memory_bytes").get<double>(), plan.at("parameters").get<double>())
+            << stage;
+      }
     }
   }
 }

@@ -26,7 +26,7 @@ TEST(Ranks, TwoGiveTheScoresAndEvaluationsOfOne) {
   test::make_run_inputs(folder.path());
   const auto words = [&](const std::string& verb, const fs::path& run) {
     auto arguments = test::run_arguments(verb, folder.path(), run);
-    test::add_settings(arguments, {"train_child=false", "compare=[uniform]"});
+    test::add_settings(arguments, {"repair_child=false", "train_child=false", "compare=[uniform]"});
     return arguments;
   };
   const ProgramResult library = run_program(words("distill-blocks", folder / "one"));

@@ -90,7 +90,7 @@ TEST(ReportData, FindsTheChildsArchitecture) {
                          .name = "best",
                          .method = "mip",
                          .costs_json = R"({"parameters": 10, "note": "x", "total_s": 0.5})",
-                         .detail_json = R"({"measured_kl": 0.5})"},
+                         .detail_json = R"({"batch": 0.5})"},
                         {.key = "3", .name = "greedy", .method = "greedy"}};
   EXPECT_EQ(child_architecture(data)->name, "best");
   data.models = {{.key = "m", .name = "small", .role = "child", .architecture = "greedy"}};
@@ -100,7 +100,7 @@ TEST(ReportData, FindsTheChildsArchitecture) {
   EXPECT_EQ(costs_of(best).size(), 2U);
   EXPECT_EQ(cost_of(best, "total_s"), 0.5);
   EXPECT_EQ(cost_of(best, "absent"), std::nullopt);
-  EXPECT_EQ(detail_number(best, "measured_kl"), 0.5);
+  EXPECT_EQ(detail_number(best, "batch"), 0.5);
   EXPECT_EQ(detail_text(data.architectures[0], "swept_cost"), "parameters");
 }
 

@@ -14,9 +14,8 @@
 #include "puzzle/base/file.h"
 #include "puzzle/base/interrupt.h"
 #include "puzzle/model/checkpoint.h"
-#include "puzzle/stages/assemble.h"
 #include "puzzle/stages/child_trainer.h"
-#include "stages/scored_run.h"
+#include "stages/child_run.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
 #include "support/thread_group.h"
@@ -35,54 +34,13 @@ DistillChildOptions usual_options() {
   return options;
 }
 
-// A child of halved sub-blocks, assembled from a library.
-struct ChildRun : test::ScoredRun {
-  explicit ChildRun(const Architecture& layers = {parse_block("kv2/w64"), parse_block("none/w32"),
-                                                  parse_block("linear/w64")},
-                    bool cross_documents = true)
-      : ScoredRun(cross_documents) {
-    parent.path = folder / "parent";
-    make_folder(parent.path);
-    write_text_file(parent.path / "tokenizer.json", "{}");
-    const AssembleResult assembled =
-        assemble(context, parent, {library.folder, library.key, layers, "start"});
-    input = {assembled.folder, assembled.key, "child"};
-  }
+struct DistilledRun : test::ChildRun {
+  using ChildRun::ChildRun;
   DistillChildResult run(const DistillChildOptions& options) { return run(options, context); }
   DistillChildResult run(const DistillChildOptions& options, RunContext& where) {
-    return distill_child(where, parent, input, *calibration, *validation, options);
+    return distill_child(where, parent, input(), *calibration, *validation, options);
   }
-  [[nodiscard]] ModelWeights start() const { return load_model(input.child_folder, at::kFloat); }
-  // Held-out KL of a model on disk, the slow way.
-  [[nodiscard]] double naive_kl(const std::filesystem::path& child) const {
-    double sum = 0.0;
-    for (const test::NaiveWindow& window :
-         test::naive_windows(parent.weights, load_model(child, at::kFloat), *validation)) {
-      sum += window.kl;
-    }
-    return sum / static_cast<double>(validation->num_tokens());
-  }
-
-  DistillChildInput input;
-};
-
-// Another run folder with a database of its own.
-struct Elsewhere {
-  explicit Elsewhere(Communicator& communicator, std::filesystem::path path)
-      : db((make_folder(path), path / "run.db")), context{path, db, communicator} {}
-  [[nodiscard]] std::string weights() const {
-    return read_text_file(context.folder / "children/child/model.safetensors");
-  }
-  [[nodiscard]] std::map<std::pair<std::string, std::int64_t>, double> curve() const {
-    std::map<std::pair<std::string, std::int64_t>, double> points;
-    for (const CurveRow& row : db.curves()) {
-      points[{row.metric, row.step}] = row.value;
-    }
-    return points;
-  }
-
-  RunDb db;
-  RunContext context;
+  [[nodiscard]] DistillChildInput input() const { return {start_folder, start_key, "child"}; }
 };
 
 // Training states below a run folder's children/.
@@ -95,39 +53,6 @@ std::vector<std::filesystem::path> training_folders(const std::filesystem::path&
   }
   return found;
 }
-
-// A group of one in which the process "dies", or gets a signal, at the nth collective.
-class DyingCommunicator final : public Communicator {
- public:
-  using Communicator::all_reduce_sum;
-  DyingCommunicator(std::int64_t dies_at, bool by_signal) : left_(dies_at), by_signal_(by_signal) {}
-  [[nodiscard]] int rank() const override { return 0; }
-  [[nodiscard]] int size() const override { return 1; }
-  void all_reduce_sum(at::Tensor& /*tensor*/) override { count(); }
-  void broadcast(at::Tensor& /*tensor*/, int /*root*/) override { count(); }
-  [[nodiscard]] at::Tensor all_gather(const at::Tensor& part) override {
-    count();
-    return part.unsqueeze(0);
-  }
-  [[nodiscard]] at::Tensor reduce_scatter_sum(const at::Tensor& whole) override { return whole[0]; }
-  void send(const at::Tensor& /*tensor*/, int /*destination*/) override {}
-  [[nodiscard]] at::Tensor receive(int /*source*/) override { return {}; }
-  void barrier() override { count(); }
-
- private:
-  void count() {
-    if (--left_ == 0) {
-      if (by_signal_) {
-        (void)std::raise(SIGTERM);
-      } else {
-        throw std::runtime_error("killed");
-      }
-    }
-  }
-
-  std::int64_t left_;
-  bool by_signal_;
-};
 
 // The three terms with autograd's own operations over whole vocabularies.
 at::Tensor plain_loss(const ModelWeights& parent, const ModelWeights& child,
@@ -180,7 +105,7 @@ std::map<std::string, at::Tensor> tensors_of(const ModelWeights& model) {
 }
 
 TEST(DistillChildLoss, EveryCombinationEqualsTheFormulaAndItsGradient) {
-  const ChildRun run;
+  const DistilledRun run;
   std::map<std::string, at::Tensor> before;
   for (const auto& [name, tensor] : tensors_of(run.parent.weights)) {
     before[name] = tensor.clone();
@@ -229,14 +154,14 @@ TEST(DistillChildLoss, EveryCombinationEqualsTheFormulaAndItsGradient) {
 }
 
 TEST(DistillChild, LowersTheHeldOutKlAndReportsThatOfTheFolder) {
-  ChildRun run;
+  DistilledRun run;
   std::map<std::string, at::Tensor> before;
   for (const auto& [name, tensor] : tensors_of(run.parent.weights)) {
     before[name] = tensor.clone();
   }
   const DistillChildResult result = run.run(usual_options());
   EXPECT_EQ(result.folder, run.folder / "children/child");
-  EXPECT_NEAR(result.kl_before, run.naive_kl(run.input.child_folder), 1e-5);
+  EXPECT_NEAR(result.kl_before, run.naive_kl(run.start_folder), 1e-5);
   EXPECT_NEAR(result.kl_after, run.naive_kl(result.folder), 1e-5);
   EXPECT_LT(result.kl_after, 0.95 * result.kl_before);
   EXPECT_GT(result.best_step, 0);
@@ -253,11 +178,11 @@ TEST(DistillChild, LowersTheHeldOutKlAndReportsThatOfTheFolder) {
 }
 
 TEST(DistillChild, TheBestWeightsSeenAreKept) {
-  ChildRun run;
-  // A rate that learns at first and then wanders off: no warm-up, no decay.
+  DistilledRun run;
+  // A rate that grows until the weights wander off.
   DistillChildOptions options = usual_options();
-  options.adamw.learning_rate = 6e-2;
-  options.schedule.warmup_fraction = 0.0;
+  options.adamw.learning_rate = 1.0;
+  options.schedule.warmup_fraction = 1.0;
   options.schedule.final_fraction = 1.0;
   options.validate_every = 2;
   const DistillChildResult result = run.run(options);
@@ -275,9 +200,10 @@ TEST(DistillChild, TheBestWeightsSeenAreKept) {
 }
 
 TEST(DistillChild, ADivergingRunKeepsTheChildItGot) {
-  ChildRun run;
+  // The parent itself: whatever a step of this size does to it is a loss.
+  DistilledRun run({parse_block("kv4/w96"), parse_block("kv4/w96"), parse_block("kv4/w96")});
   DistillChildOptions options = usual_options();
-  options.adamw.learning_rate = 1.0;
+  options.adamw.learning_rate = 0.5;
   options.adamw.clip_norm = 0.0;
   options.schedule.warmup_fraction = 0.0;
   options.schedule.final_fraction = 1.0;
@@ -291,26 +217,32 @@ TEST(DistillChild, ADivergingRunKeepsTheChildItGot) {
 }
 
 TEST(DistillChild, AFinishedRunIsNotDoneAgain) {
-  ChildRun run;
+  DistilledRun run;
   const DistillChildResult first = run.run(usual_options());
   // A state that a process killed at the very end left behind goes.
   make_folder(run.folder / ("children/child.training-" + first.key.substr(0, 8)));
-  std::filesystem::remove(first.folder / "model.safetensors");
+  const auto written = std::filesystem::last_write_time(first.folder / "model.safetensors");
   DistillChildOptions options = usual_options();
   options.save_every_s = 7.0;
   const DistillChildResult second = run.run(options);
-  EXPECT_FALSE(std::filesystem::exists(first.folder / "model.safetensors"));
+  EXPECT_EQ(std::filesystem::last_write_time(first.folder / "model.safetensors"), written);
   EXPECT_TRUE(training_folders(run.folder.path()).empty());
   EXPECT_EQ(second.key, first.key);
   EXPECT_EQ(second.kl_before, first.kl_before);
   EXPECT_EQ(second.kl_after, first.kl_after);
   EXPECT_EQ(second.best_step, first.best_step);
+  const std::string weights = read_text_file(first.folder / "model.safetensors");
   options.kl_weight = 0.5;
   EXPECT_NE(run.run(options).key, first.key);
+  EXPECT_NE(read_text_file(first.folder / "model.safetensors"), weights);
+  // The folder now holds another child, so the first one is made again.
+  options.kl_weight = usual_options().kl_weight;
+  EXPECT_EQ(run.run(options).key, first.key);
+  EXPECT_EQ(read_text_file(first.folder / "model.safetensors"), weights);
 }
 
 TEST(DistillChild, CurvesAreThoseOfTheCurrentOptions) {
-  ChildRun run;
+  DistilledRun run;
   // Another user of the table, as block-local distillation is, must not hide the child's curves.
   run.db.set_current(RunTable::kCurves, "distill-blocks/decoupled", {"other"});
   DistillChildOptions options = usual_options();
@@ -332,7 +264,7 @@ TEST(DistillChild, CurvesAreThoseOfTheCurrentOptions) {
 TEST(DistillChild, CheckpointedLayersTrainAlike) {
   for (const char* train : {"layers", "all"}) {
     // A first layer without anything that is trained, too.
-    ChildRun run({parse_block("none/none"), parse_block("kv1/linear"), parse_block("kv4/w32")});
+    DistilledRun run({parse_block("none/none"), parse_block("kv1/linear"), parse_block("kv4/w32")});
     DistillChildOptions options = usual_options();
     options.lm_weight = 0.5;
     options.train = train;
@@ -351,8 +283,8 @@ TEST(DistillChild, CheckpointedLayersTrainAlike) {
         EXPECT_CLOSE(got.at(name).grad(), tensor.grad(), 1e-5 * size) << train << " " << name;
       }
     }
-    Elsewhere plain(run.communicator, run.folder / "plain");
-    Elsewhere recomputed(run.communicator, run.folder / "recomputed");
+    test::Elsewhere plain(run.communicator, run.folder / "plain");
+    test::Elsewhere recomputed(run.communicator, run.folder / "recomputed");
     const DistillChildResult expected = run.run(options, plain.context);
     const DistillChildResult result = run.run(checkpointed, recomputed.context);
     EXPECT_GT(expected.best_step, 0);
@@ -361,8 +293,8 @@ TEST(DistillChild, CheckpointedLayersTrainAlike) {
 }
 
 TEST(DistillChild, MicroBatchesAndRanksAddUp) {
-  ChildRun run;
-  Elsewhere whole(run.communicator, run.folder / "whole");
+  DistilledRun run;
+  test::Elsewhere whole(run.communicator, run.folder / "whole");
   DistillChildOptions options = usual_options();
   options.num_tokens = 16 * 4 * 5;
   options.micro_windows = 4;
@@ -373,7 +305,7 @@ TEST(DistillChild, MicroBatchesAndRanksAddUp) {
       EXPECT_CLOSE(tensor, expected.at(name), 2e-4) << name;
     }
   };
-  Elsewhere micro(run.communicator, run.folder / "micro");
+  test::Elsewhere micro(run.communicator, run.folder / "micro");
   options.micro_windows = 1;
   expect_same(run.run(options, micro.context).folder);
   // The run folder is shared, the database is rank 0's.
@@ -401,10 +333,10 @@ TEST(DistillChild, MicroBatchesAndRanksAddUp) {
 }
 
 TEST(DistillChild, KilledAnywhereItGoesOnToTheSameBytes) {
-  ChildRun run;
+  DistilledRun run;
   DistillChildOptions options = usual_options();
   options.save_every_s = 1e-9;  // after every validation
-  Elsewhere whole(run.communicator, run.folder / "whole");
+  test::Elsewhere whole(run.communicator, run.folder / "whole");
   const DistillChildResult expected = run.run(options, whole.context);
   ASSERT_GT(expected.best_step, 0);
   bool finished = false;
@@ -412,15 +344,15 @@ TEST(DistillChild, KilledAnywhereItGoesOnToTheSameBytes) {
   for (std::int64_t dies_at = 1; !finished; dies_at += 2) {
     ASSERT_LT(dies_at, 100);
     const auto path = run.folder / ("killed" + std::to_string(dies_at));
-    DyingCommunicator dying(dies_at, /*by_signal=*/false);
+    test::DyingCommunicator dying(dies_at, /*by_signal=*/false);
     try {
-      Elsewhere first(dying, path);
+      test::Elsewhere first(dying, path);
       (void)run.run(options, first.context);
       finished = true;
     } catch (const std::runtime_error& error) {
       ASSERT_STREQ(error.what(), "killed");
     }
-    Elsewhere second(run.communicator, path);
+    test::Elsewhere second(run.communicator, path);
     const DistillChildResult result = run.run(options, second.context);
     EXPECT_EQ(second.weights(), whole.weights()) << "killed at collective " << dies_at;
     EXPECT_EQ(result.kl_before, expected.kl_before);
@@ -432,7 +364,7 @@ TEST(DistillChild, KilledAnywhereItGoesOnToTheSameBytes) {
 }
 
 TEST(DistillChild, AChangedOptionStartsAnewAndLeavesTheOtherStateAlone) {
-  ChildRun run;
+  DistilledRun run;
   const DistillChildOptions options = [] {
     DistillChildOptions o = usual_options();
     o.save_every_s = 1e-9;
@@ -440,19 +372,19 @@ TEST(DistillChild, AChangedOptionStartsAnewAndLeavesTheOtherStateAlone) {
   }();
   DistillChildOptions other = options;
   other.kl_weight = 0.5;
-  Elsewhere whole(run.communicator, run.folder / "whole");
+  test::Elsewhere whole(run.communicator, run.folder / "whole");
   (void)run.run(options, whole.context);
   const auto expected = whole.weights();
-  Elsewhere whole_other(run.communicator, run.folder / "whole-other");
+  test::Elsewhere whole_other(run.communicator, run.folder / "whole-other");
   (void)run.run(other, whole_other.context);
 
   const std::filesystem::path path = run.folder / "killed";
-  DyingCommunicator dying(12, /*by_signal=*/false);
-  Elsewhere first(dying, path);
+  test::DyingCommunicator dying(12, /*by_signal=*/false);
+  test::Elsewhere first(dying, path);
   EXPECT_THROW((void)run.run(options, first.context), std::runtime_error);
   ASSERT_EQ(training_folders(path).size(), 1U);
   ASSERT_TRUE(std::filesystem::exists(training_folders(path).front() / "state.safetensors"));
-  Elsewhere second(run.communicator, path);
+  test::Elsewhere second(run.communicator, path);
   (void)run.run(other, second.context);
   EXPECT_EQ(second.weights(), whole_other.weights());
   EXPECT_EQ(training_folders(path).size(), 1U) << "the first state is still there";
@@ -462,14 +394,14 @@ TEST(DistillChild, AChangedOptionStartsAnewAndLeavesTheOtherStateAlone) {
 }
 
 TEST(DistillChild, RefusesWhatTrainsNothing) {
-  ChildRun run;
+  DistilledRun run;
   DistillChildOptions options = usual_options();
   options.cosine_weight = 0.0;
   options.kl_weight = 0.0;
   options.lm_weight = 0.0;
   EXPECT_PUZZLE_ERROR((void)run.run(options), ErrorKind::kUsage, "all 0");
   const TokenPart empty("validation", run.corpus.load(), {}, {16, true});
-  EXPECT_PUZZLE_ERROR((void)distill_child(run.context, run.parent, run.input, *run.calibration,
+  EXPECT_PUZZLE_ERROR((void)distill_child(run.context, run.parent, run.input(), *run.calibration,
                                           empty, usual_options()),
                       ErrorKind::kUsage, "validation");
   options = usual_options();
@@ -484,14 +416,14 @@ TEST(DistillChildSignal, StopsAtTheNextStepAndGoesOnFromThere) {
   const char* given = std::getenv("PUZZLE_TEST_RUN_FOLDER");  // this code runs in both processes
   const std::filesystem::path path = given != nullptr ? given : folder / "run";
   ::setenv("PUZZLE_TEST_RUN_FOLDER", path.c_str(), 1);
-  ChildRun run;
+  DistilledRun run;
   DistillChildOptions options = usual_options();
   const auto interrupted_run = [&] {
     install_interrupt_handlers();
     // During the validation before the first step: the state saved is one within a window of
     // losses.
-    DyingCommunicator dying(3, /*by_signal=*/true);
-    Elsewhere first(dying, path);
+    test::DyingCommunicator dying(3, /*by_signal=*/true);
+    test::Elsewhere first(dying, path);
     try {
       (void)run.run(options, first.context);
     } catch (const Error& error) {
@@ -504,9 +436,9 @@ TEST(DistillChildSignal, StopsAtTheNextStepAndGoesOnFromThere) {
   ASSERT_EQ(training_folders(path).size(), 1U);
   EXPECT_TRUE(std::filesystem::exists(training_folders(path).front() / "state.safetensors"));
   EXPECT_FALSE(std::filesystem::exists(path / "children/child"));
-  Elsewhere second(run.communicator, path);
+  test::Elsewhere second(run.communicator, path);
   const DistillChildResult resumed = run.run(options, second.context);
-  Elsewhere whole(run.communicator, run.folder / "whole");
+  test::Elsewhere whole(run.communicator, run.folder / "whole");
   const DistillChildResult expected = run.run(options, whole.context);
   EXPECT_EQ(second.weights(), whole.weights());
   EXPECT_EQ(resumed.kl_after, expected.kl_after);

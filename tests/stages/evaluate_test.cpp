@@ -96,21 +96,12 @@ TEST(Evaluate, TextMetricsEqualLoopsOverWholeVocabularies) {
   const auto rows = by_name(run.db);
   EXPECT_EQ(rows.size(), 3U + 7U);
   const auto windows = test::naive_windows(run.parent.weights, run.child, *run.validation);
-  const auto n = static_cast<double>(windows.size());
-  // Every window counts alike here, so a ratio of sums is a mean of the windows' means.
   const auto expect = [&](const std::string& model, const std::string& metric, double divisor,
                           auto value) {
-    double mean = 0.0;
-    for (const test::NaiveWindow& w : windows) {
-      mean += value(w) / divisor / n;
-    }
-    double square = 0.0;
-    for (const test::NaiveWindow& w : windows) {
-      square += (value(w) / divisor - mean) * (value(w) / divisor - mean);
-    }
+    const auto [mean, error] = test::naive_ratio(windows, value, divisor);
     const EvaluationRow& row = rows.at({model, "held-out text", metric});
     EXPECT_NEAR(row.value, mean, 1e-4) << model << " " << metric;
-    EXPECT_NEAR(row.standard_error, std::sqrt(square / (n - 1.0) / n), 1e-4) << model << metric;
+    EXPECT_NEAR(row.standard_error, error, 1e-4) << model << metric;
     return mean;
   };
   using W = test::NaiveWindow;
@@ -320,6 +311,32 @@ TEST(Evaluate, FinishedWorkIsNotDoneAgain) {
   run.options.num_tokens = 64;
   (void)run.run({});
   EXPECT_EQ(by_name(run.db).at({"parent", "held-out text", "loss"}).count, 4 * 15);
+}
+
+TEST(Evaluate, OtherChildrenAreComparedWithTheFirstWindowByWindow) {
+  EvaluateRun run;
+  const ModelWeights other =
+      make_child(run.parent.weights, run.library.folder,
+                 {parse_block("kv4/w96"), parse_block("kv4/w64"), parse_block("none/w96")});
+  const std::vector<NamedModel> children = {{"child", "child-key", &run.child},
+                                            {"other", "other-key", &other}};
+  (void)run.run({children.front()});
+  (void)run.run(children);
+  const auto a = test::naive_windows(run.parent.weights, run.child, *run.validation);
+  const auto b = test::naive_windows(run.parent.weights, other, *run.validation);
+  const auto n = static_cast<double>(a.size());
+  double mean = 0.0;
+  for (std::size_t w = 0; w < a.size(); ++w) {
+    mean += (b[w].kl - a[w].kl) / 16.0 / n;
+  }
+  const auto rows = by_name(run.db);
+  EXPECT_NEAR(rows.at({"other", "held-out text", "kl_minus_first"}).value, mean, 1e-4);
+  EXPECT_GT(rows.at({"other", "held-out text", "kl_minus_first"}).standard_error, 0.0);
+  EXPECT_FALSE(rows.contains({"child", "held-out text", "kl_minus_first"}));
+  // Another first child: the difference is another one, too.
+  const NamedModel same{"other", "other-key", &other};
+  (void)run.run({{"child", "new-key", &other}, same});
+  EXPECT_NEAR(by_name(run.db).at({"other", "held-out text", "kl_minus_first"}).value, 0.0, 1e-7);
 }
 
 TEST(Evaluate, TwoRanksGiveTheResultOfOne) {

@@ -62,9 +62,15 @@ std::vector<fs::path> unneeded_paths(const fs::path& run) {
   }
   for (const auto& entry : fs::directory_iterator(children)) {
     const std::string name = entry.path().filename().string();
-    const bool is_start = (name == "child-before" && fs::exists(children / "child")) ||
-                          fs::exists(children / (name + std::string(Pipeline::kDistilledSuffix)));
-    if (is_start || entry.path().extension().string().starts_with(".training-")) {
+    std::string base = name;
+    if (name.ends_with(Pipeline::kRepairedSuffix)) {
+      base.resize(name.size() - Pipeline::kRepairedSuffix.size());
+    }
+    const bool is_ours = name == Pipeline::kAssembledChild || name == Pipeline::kRepairedChild;
+    const bool is_start = (is_ours && fs::exists(children / "child")) ||
+                          fs::exists(children / (base + std::string(Pipeline::kDistilledSuffix)));
+    const std::string extension = entry.path().extension().string();
+    if (is_start || extension.starts_with(".training-") || extension.starts_with(".repair-")) {
       paths.push_back(entry.path());
     }
   }

@@ -204,6 +204,7 @@ void check_is_part_of_run(const Recipe& recipe, const std::string& stage) {
     }
   };
   left_out("distill-blocks", recipe.train_blocks, "train_blocks is false");
+  left_out("repair", recipe.repair_child, "repair_child is false");
   left_out("distill-child", recipe.train_child, "train_child is false");
   left_out("export", !recipe.export_child.formats.empty(), "export_child.formats is empty");
   left_out("throughput", recipe.throughput.enabled, "throughput.enabled is false");

@@ -113,6 +113,7 @@ const std::vector<Pipeline::Stage>& Pipeline::stages() {
       {"measure", "Seconds each sub-block costs in the engine", &Pipeline::measure_stage},
       {"search", "One block per layer under the budgets", &Pipeline::search_stage},
       {"assemble", "Write the child that the search chose", &Pipeline::assemble_stage},
+      {"repair", "Refit the child's output matrices in closed form", &Pipeline::repair_stage},
       {"distill-child", "Train the whole child against the parent (GKD)",
        &Pipeline::distill_child_stage},
       {"evaluate", "Parent and children side by side on held-out text and questions",
@@ -314,12 +315,25 @@ void Pipeline::search_stage() {
   }
 }
 
+// The last of the stages that make the child writes children/child.
 void Pipeline::assemble_stage() {
-  assembled_ = assemble(*context_, *parent_,
-                        {library_.folder, library_.key, found_.find("child")->layers,
-                         recipe_.train_child ? "child-before" : "child"});
-  child_folder_ = assembled_.folder;
-  child_key_ = assembled_.key;
+  const bool is_last = !recipe_.repair_child && !recipe_.train_child;
+  const std::string name = is_last ? "child" : kAssembledChild;
+  const AssembleResult result = assemble(
+      *context_, *parent_, {library_.folder, library_.key, found_.find("child")->layers, name});
+  untrained_.clear();
+  child_ = {name, result.folder, result.key};
+}
+
+void Pipeline::repair_stage() {
+  if (!recipe_.repair_child) {
+    return;
+  }
+  const std::string name = recipe_.train_child ? kRepairedChild : "child";
+  const RepairResult result = repair(*context_, *parent_, {child_.folder, child_.key, name},
+                                     parts_->calibration, parts_->validation, recipe_.repair);
+  untrained_.push_back(child_);
+  child_ = {name, result.folder, result.key};
 }
 
 void Pipeline::distill_child_stage() {
@@ -330,10 +344,10 @@ void Pipeline::distill_child_stage() {
     return;
   }
   const DistillChildResult result =
-      distill_child(*context_, *parent_, {assembled_.folder, assembled_.key, "child"},
-                    parts_->train, parts_->validation, recipe_.distill_child);
-  child_folder_ = result.folder;
-  child_key_ = result.key;
+      distill_child(*context_, *parent_, {child_.folder, child_.key, "child"}, parts_->train,
+                    parts_->validation, recipe_.distill_child);
+  untrained_.push_back(child_);
+  child_ = {"child", result.folder, result.key};
 }
 
 void Pipeline::report_stage() {

@@ -28,7 +28,11 @@ class Pipeline {
   // In the order in which they run; the verbs of the same names run up to theirs.
   static const std::vector<Stage>& stages();
 
+  // Earlier states of children/child.
+  static constexpr const char* kAssembledChild = "child-assembled";
+  static constexpr const char* kRepairedChild = "child-repaired";
   // What `compare_distilled` adds to the name of a compared child.
+  static constexpr std::string_view kRepairedSuffix = "-repaired";
   static constexpr std::string_view kDistilledSuffix = "-distilled";
 
   // Whether the last run into this folder went all the way to the report.
@@ -56,6 +60,13 @@ class Pipeline {
     std::string key;
   };
 
+  // A child on disk, after one of the stages that make it.
+  struct ChildState {
+    std::string name;  // below children/
+    std::filesystem::path folder;
+    std::string key;
+  };
+
   // A child to compare ours with.
   struct Compared {
     std::string name;
@@ -69,6 +80,7 @@ class Pipeline {
   void measure_stage();
   void search_stage();
   void assemble_stage();
+  void repair_stage();
   void distill_child_stage();
   void evaluate_stage();
   void export_stage();
@@ -81,6 +93,7 @@ class Pipeline {
   void finish();
   [[nodiscard]] Library paper_library(const Architecture& architecture);
   [[nodiscard]] std::vector<Compared> compared_children();
+  [[nodiscard]] ChildState distilled(const Compared& compared);
   void record_models();
   [[nodiscard]] std::vector<BudgetOutcome> outcomes() const;
 
@@ -94,9 +107,8 @@ class Pipeline {
   Library library_;
   MeasureResult measured_;
   SearchResult found_;
-  AssembleResult assembled_;
-  std::filesystem::path child_folder_;
-  std::string child_key_;
+  std::vector<ChildState> untrained_;  // our child as assembled, then repaired; not its last state
+  ChildState child_;                   // the last state so far
   ExportResult exported_;
   std::filesystem::path parent_gguf_;  // what the child's file is compared with
 };

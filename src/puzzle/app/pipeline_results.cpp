@@ -48,7 +48,8 @@ SearchSpace space_of(const Architecture& architecture, const ModelSpec& parent) 
 std::string model_label(const std::string& name) {
   static const std::map<std::string, std::string> kLabels = {
       {"child", "Our child"},
-      {"child-before", "Our child before global distillation"},
+      {Pipeline::kAssembledChild, "Our child as assembled"},
+      {Pipeline::kRepairedChild, "Our child after repair, before global distillation"},
       {"paper-init", "Our architecture, the paper's initialisation"},
       {"uniform", "Best uniform child"},
       {"greedy", "Greedy child"},
@@ -96,36 +97,44 @@ std::vector<Pipeline::Compared> Pipeline::compared_children() {
   return compared;
 }
 
+// Made as our child is, but that the paper's initialisation is not repaired: the paper has no such
+// stage.
+Pipeline::ChildState Pipeline::distilled(const Compared& compared) {
+  const AssembleResult assembled = assemble(
+      *context_, *parent_,
+      {compared.library.folder, compared.library.key, compared.found->layers, compared.name});
+  ChildState state{compared.name, assembled.folder, assembled.key};
+  if (recipe_.repair_child && compared.name != kPaperInit) {
+    const std::string name = compared.name + std::string(kRepairedSuffix);
+    const RepairResult repaired = repair(*context_, *parent_, {state.folder, state.key, name},
+                                         parts_->calibration, parts_->validation, recipe_.repair);
+    state = {name, repaired.folder, repaired.key};
+  }
+  const std::string name = compared.name + std::string(kDistilledSuffix);
+  const DistillChildResult result =
+      distill_child(*context_, *parent_, {state.folder, state.key, name}, parts_->train,
+                    parts_->validation, recipe_.distill_child);
+  return {name, result.folder, result.key};
+}
+
 void Pipeline::evaluate_stage() {
   std::vector<std::pair<std::string, ModelWeights>> children;
   std::vector<std::string> keys;
-  const auto add_trained = [&](const std::string& name, const std::filesystem::path& folder,
-                               const std::string& key) {
-    children.emplace_back(name, load_model(folder, context_->type));
+  const auto add_state = [&](const ChildState& state) {
+    children.emplace_back(state.name, load_model(state.folder, context_->type));
     share_equal_ends(children.back().second, parent_->weights);
-    keys.push_back(key);
+    keys.push_back(state.key);
   };
-  const auto add_untrained = [&](const std::string& name, const Library& library,
-                                 const Architecture& layers) {
-    children.emplace_back(name, make_child(parent_->weights, library.folder, layers));
-    keys.push_back(child_weights_key(library.key, layers));
-  };
-  const Architecture& ours = found_.find("child")->layers;
-  add_trained("child", child_folder_, child_key_);
-  if (recipe_.train_child) {
-    add_untrained("child-before", library_, ours);
+  add_state(child_);
+  for (const ChildState& state : untrained_) {
+    add_state(state);
   }
   for (const Compared& compared : compared_children()) {
-    add_untrained(compared.name, compared.library, compared.found->layers);
+    children.emplace_back(compared.name, make_child(parent_->weights, compared.library.folder,
+                                                    compared.found->layers));
+    keys.push_back(child_weights_key(compared.library.key, compared.found->layers));
     if (recipe_.compare_distilled) {
-      const AssembleResult start = assemble(
-          *context_, *parent_,
-          {compared.library.folder, compared.library.key, compared.found->layers, compared.name});
-      const std::string name = compared.name + std::string(kDistilledSuffix);
-      const DistillChildResult result =
-          distill_child(*context_, *parent_, {start.folder, start.key, name}, parts_->train,
-                        parts_->validation, recipe_.distill_child);
-      add_trained(name, result.folder, result.key);
+      add_state(distilled(compared));
     }
   }
   std::vector<NamedModel> models;
@@ -137,10 +146,10 @@ void Pipeline::evaluate_stage() {
 }
 
 void Pipeline::export_stage() {
-  const ModelWeights child = load_model(child_folder_, context_->type);
+  const ModelWeights child = load_model(child_.folder, context_->type);
   exported_ = export_child(
       *context_, *parent_,
-      {.child = &child, .key = child_key_, .name = "child", .license = recipe_.license},
+      {.child = &child, .key = child_.key, .name = "child", .license = recipe_.license},
       recipe_.export_child);
   parent_gguf_ = exported_.gguf.empty()
                      ? std::filesystem::path(recipe_.model)
@@ -162,7 +171,7 @@ void Pipeline::record_models() {
     const PartCost cost = model_cost(spec, is_parent ? ExportTarget::kNative : target, types);
     ModelRow row;
     row.key =
-        KeyBuilder().add("model", name).add("child", child_key_).add("search", found_.key).key();
+        KeyBuilder().add("model", name).add("child", child_.key).add("search", found_.key).key();
     row.name = name;
     row.role = role;
     row.label = is_parent ? parent_->weights.spec.name : model_label(name);
@@ -180,8 +189,8 @@ void Pipeline::record_models() {
   add("parent", "parent", parent_->weights.spec.layers, "", parent_gguf_);
   const Architecture& ours = found_.find("child")->layers;
   add("child", "child", ours, "child", exported_.gguf);
-  if (recipe_.train_child) {
-    add("child-before", "before", ours, "child", "");
+  for (const ChildState& state : untrained_) {
+    add(state.name, "before", ours, "child", "");
   }
   for (const std::string& name : recipe_.compare) {
     if (const FoundArchitecture* found =

@@ -32,6 +32,8 @@ void Recipe::visit(OptionList& list) {
            "Decides the random choices of training and search; data.seed and evaluate.sets.seed "
            "decide those of the data.");
   list.add("train_blocks", train_blocks, "Whether distill-blocks is part of the run.");
+  list.add("repair_child", repair_child,
+           "Whether repair, the closed-form refit of the assembled child, is part of the run.");
   list.add("train_child", train_child, "Whether distill-child is part of the run.");
   list.add("compare", compare, Choices{comparable_names()},
            "Children at the same budgets to evaluate beside ours, before global distillation: "
@@ -50,6 +52,7 @@ void Recipe::visit(OptionList& list) {
   list.section("timing", engine.timing);
   list.section("measure", measure);
   list.section("search", search);
+  list.section("repair", repair);
   list.section("distill_child", distill_child);
   list.section("evaluate", evaluate);
   list.section("export_child", export_child);

@@ -16,6 +16,7 @@
 #include "puzzle/stages/export_child.h"
 #include "puzzle/stages/init_library.h"
 #include "puzzle/stages/measure.h"
+#include "puzzle/stages/repair.h"
 #include "puzzle/stages/score.h"
 #include "puzzle/stages/search.h"
 #include "puzzle/stages/throughput.h"
@@ -33,6 +34,7 @@ struct Recipe {
   std::int64_t threads = 0;  // 0 = all cores
   std::int64_t seed = 0;
   bool train_blocks = true;  // distill-blocks
+  bool repair_child = true;  // repair
   bool train_child = true;   // distill-child
   std::vector<std::string> compare = {kPaperInit, "uniform", "greedy"};
   bool compare_distilled = false;
@@ -46,6 +48,7 @@ struct Recipe {
   TimedEngine engine;  // sections llama_server and timing
   MeasureOptions measure;
   SearchOptions search;
+  RepairOptions repair;
   DistillChildOptions distill_child;
   EvaluateOptions evaluate;
   ExportOptions export_child;

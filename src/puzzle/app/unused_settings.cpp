@@ -62,6 +62,7 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
       {"init_library.token_weights", fitted, "init_library.init is paper"},
       {"init_library.lambda", fitted, "init_library.init is paper"},
       {"distill_blocks.", recipe.train_blocks, "train_blocks is false"},
+      {"repair.", recipe.repair_child, "repair_child is false"},
       {"distill_child.", recipe.train_child, "train_child is false"},
       {"search.sweep_values", !recipe.search.sweep.empty(), "search.sweep names no cost"},
       {"search.max_shared_fraction", recipe.search.solutions > 1, "search.solutions is 1"},

@@ -101,6 +101,7 @@ TableRow comparison_row(const ReportData& data, const ModelRow& model) {
            architecture == nullptr ? "–" : architecture->method,
            human_count(static_cast<double>(model.parameters)), size,
            generation_text(data, model.name), evaluation_cell(find_metric(data, model.name, "kl")),
+           evaluation_cell(find_metric(data, model.name, "kl_minus_first")),
            evaluation_cell(find_metric(data, model.name, "top1")),
            evaluation_cell(find_metric(data, model.name, "perplexity")),
            retention_cell(data, model.name)},
@@ -169,8 +170,13 @@ PageSection evaluation_section(const ReportData& data) {
 }
 
 PageSection comparison_section(const ReportData& data) {
-  PageSection section{"children", "Children",
-                      "Other ways to spend the same budget, measured in the same way.", ""};
+  PageSection section{
+      "children", "Children",
+      "Other ways to spend the same budget, on the same held-out text, ± one standard error. "
+      "Differences are paired: both children read the same windows. Children are "
+      "as assembled unless their name says that they were distilled; our child is "
+      "distilled.",
+      ""};
   Markup out;
   const std::vector<const ModelRow*> models = compared_models(data);
   const auto num_children = std::count_if(
@@ -193,6 +199,7 @@ PageSection comparison_section(const ReportData& data) {
              {"size"},
              {"generation, tokens/s"},
              {"KL, nats/token"},
+             {"KL beyond our child's"},
              {"top-1 agreement"},
              {"perplexity"},
              {"task accuracy kept"}},

@@ -36,7 +36,7 @@ void add_parent_facts(Markup& out, const ParentFacts& parent) {
 }  // namespace
 
 PageSection time_section(const ReportData& data) {
-  PageSection section{"time", "Time", "Wall time per stage, all sittings of the run together.", ""};
+  PageSection section{"time", "Time", "Wall time of what this run holds, per stage.", ""};
   Markup out;
   std::vector<StageTime> times;
   double total = 0.0;
@@ -93,6 +93,7 @@ PageSection recipe_section(const ReportData& data) {
     out.open("dl");
     add_fact(out, "puzzle", facts.version);
     add_fact(out, "built with", facts.build);
+    add_fact(out, "llama.cpp", facts.llama_cpp);
     add_fact(out, "command", facts.command);
     add_fact(out, "seed", facts.version.empty() ? "" : fmt::format("{}", facts.seed));
     if (data.machine.has_value()) {

@@ -81,6 +81,19 @@ struct CurvePoints {
                  .points = {}};
 };
 
+// KL of the whole model that an architecture gives, untrained where that was evaluated, so that it
+// compares with the sum of scores.
+const EvaluationRow* measured_kl(const ReportData& data, const ArchitectureRow& row) {
+  const EvaluationRow* kl = nullptr;
+  for (const ModelRow& model : data.models) {
+    if (model.role == "before" && model.architecture == row.name) {
+      return find_metric(data, model.name, "kl");
+    }
+    kl = model.name == row.name ? find_metric(data, model.name, "kl") : kl;
+  }
+  return kl;
+}
+
 CurvePoints sort_points(const ReportData& data, const std::string& cost) {
   CurvePoints points;
   const ArchitectureRow* child = child_architecture(data);
@@ -96,15 +109,17 @@ CurvePoints sort_points(const ReportData& data, const std::string& cost) {
       points.child.points.push_back(point);
     } else if (is_swept(row)) {
       points.sweep.points.push_back(point);
+      if (const std::string curve = detail_text(row, "curve"); !curve.empty()) {
+        points.sweep.name = curve;
+      }
     } else if (row.method == "mip") {
       points.diverse.points.push_back(point);
     } else {
       point.label = row.name;
       points.baselines.points.push_back(point);
     }
-    if (const auto kl = detail_number(row, "measured_kl"); kl.has_value()) {
-      points.measured.points.push_back(
-          {.x = x, .y = *kl, .error = detail_number(row, "measured_kl_error").value_or(0.0)});
+    if (const EvaluationRow* kl = measured_kl(data, row)) {
+      points.measured.points.push_back({.x = x, .y = kl->value, .error = kl->standard_error});
     }
   }
   std::stable_sort(points.sweep.points.begin(), points.sweep.points.end(),

@@ -31,7 +31,8 @@ struct ScoreRow {
   std::int64_t layer = 0;  // PK
   std::string block{};     // PK; "kv3/w768". A sub-block variant has the parent's other half
   std::string method{};    // PK; "replace-one", …
-  std::string metric{};    // PK; "kl", "lm_loss" (increase over the parent), "top1" (agreement)
+  std::string metric{};    // PK; "kl", "lm_loss" (increase over the parent), "top1" (agreement),
+                           // "downstream" (accuracy lost on questions)
   double value = 0.0;
   double standard_error = 0.0;
   std::int64_t tokens = 0;
@@ -76,8 +77,7 @@ struct ArchitectureRow {
                                    // *_mib MiB, *_per_s rates, else counts
   std::string budget{};            // for people, e.g. "generation_tokens_per_s >= 1.3x parent"
   double gap = 0.0;                // proven relative gap; 0 for methods without a bound
-  std::string detail_json = "{}";  // "batch", "swept_cost" (a point of a sweep), "measured_kl",
-                                   // "measured_kl_error" (a validated solution)
+  std::string detail_json = "{}";  // "batch", "swept_cost" (a point of a sweep)
 };
 
 // One variant of the library: its quality on held-out tokens before and after training.

@@ -25,9 +25,8 @@ AssembleResult assemble(RunContext& context, const LoadedModel& parent,
                         const AssembleInput& input) {
   const Stopwatch watch;
   AssembleResult result{context.folder / "children" / input.name, assemble_key(parent, input)};
-  const bool done =
-      context.db.has_stage(result.key) && std::filesystem::exists(result.folder / "config.json");
-  if (!done && context.communicator.is_first()) {
+  if (context.communicator.is_first() &&
+      !(context.db.has_stage(result.key) && holds_child(result.folder, result.key))) {
     const ModelWeights child = make_child(parent.weights, input.library_folder, input.architecture);
     write_child_folder(result.folder, child, parent.path, context.type,
                        {{"puzzle.parent", parent.key}, {"puzzle.key", result.key}});

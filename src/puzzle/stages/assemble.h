@@ -21,7 +21,7 @@ struct AssembleResult {
   std::string key;
 };
 
-// Writes children/<name>, unless it is there for the same parent, library and architecture.
+// Writes children/<name>, unless it holds the child of the same parent, library and architecture.
 // Throws Error(kUsage) for a variant that the library lacks.
 AssembleResult assemble(RunContext& context, const LoadedModel& parent, const AssembleInput& input);
 

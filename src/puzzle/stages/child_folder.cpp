@@ -7,6 +7,7 @@
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
 #include "puzzle/base/json.h"
+#include "puzzle/formats/safetensors.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/text/tokenizer_files.h"
 
@@ -29,12 +30,23 @@ void write_child_folder(const std::filesystem::path& folder, const ModelWeights&
                         const std::filesystem::path& tokenizer_source, c10::ScalarType stored_type,
                         const std::map<std::string, std::string>& metadata) {
   make_folder(folder);
+  std::filesystem::remove(folder / "config.json");
   save_weights(folder / "model.safetensors", child, stored_type, metadata);
   for (const auto& [name, content] : load_hf_tokenizer_files(tokenizer_path(tokenizer_source))) {
     write_text_file(folder / name, content);
   }
   save_json(folder / "config.json",
             make_nemotron_nas_config(child.spec, torch_dtype_name(stored_type)));
+}
+
+bool holds_child(const std::filesystem::path& folder, const std::string& key) {
+  const std::filesystem::path weights = folder / "model.safetensors";
+  if (!std::filesystem::exists(folder / "config.json") || !std::filesystem::exists(weights)) {
+    return false;
+  }
+  const SafetensorsFile file(weights);
+  const auto held = file.metadata().find("puzzle.key");
+  return held != file.metadata().end() && held->second == key;
 }
 
 }  // namespace puzzle

@@ -10,12 +10,17 @@
 
 namespace puzzle {
 
-// Written so that a reader never sees half of it: weights first, config.json last, each by rename.
+// Written so that a reader never sees half of it: an earlier child's config.json goes first, then
+// come the weights, config.json last, each by rename.
 // `tokenizer_source` is the parent (a folder, a .gguf or a llama2.c checkpoint); `metadata` goes
 // into the safetensors header. Throws Error(kIo).
 void write_child_folder(const std::filesystem::path& folder, const ModelWeights& child,
                         const std::filesystem::path& tokenizer_source, c10::ScalarType stored_type,
                         const std::map<std::string, std::string>& metadata);
+
+// Whether the folder is a whole child whose weights were written with "puzzle.key" = `key`. A
+// folder keeps its name when options change, so that it exists says nothing about what it holds.
+[[nodiscard]] bool holds_child(const std::filesystem::path& folder, const std::string& key);
 
 // "float32", "float16", "bfloat16".
 [[nodiscard]] std::string torch_dtype_name(c10::ScalarType type);

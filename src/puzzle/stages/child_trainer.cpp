@@ -10,14 +10,12 @@
 #include "puzzle/data/token_batches.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/model/checkpoint.h"
-#include "puzzle/tensor/convert.h"
 #include "puzzle/tensor/head_loss.h"
+#include "puzzle/tensor/tensor_file.h"
 #include "puzzle/train/checkpointed.h"
 
 namespace puzzle {
 namespace {
-
-constexpr std::int64_t kValidationWindows = 8;
 
 at::Tensor trainable_copy(const at::Tensor& tensor) {
   return tensor.detach().clone(at::MemoryFormat::Contiguous).set_requires_grad(true);
@@ -60,18 +58,6 @@ PassContext batch_pass(const Geometry& geometry, const TokenBatch& batch, const 
   PassContext pass = make_pass(geometry, x_BTD.size(1), x_BTD.scalar_type(), x_BTD.device());
   pass.mask = batch.attention_mask();
   return pass;
-}
-
-at::Tensor stored_tensor(const SafetensorsFile& file, const std::string& name,
-                         const at::Tensor& like) {
-  const StoredTensor& stored = file.tensor(name);
-  if (stored.shape != like.sizes().vec()) {
-    fail(ErrorKind::kFormat, "{}: {} has another shape than the child's; is it of another run?",
-         file.path().string(), name);
-  }
-  return tensor_from_bytes(stored.dtype, stored.shape, stored.bytes, stored.file,
-                           like.scalar_type(), file.path().string() + ": " + name)
-      .to(like.device());
 }
 
 }  // namespace
@@ -158,43 +144,14 @@ void ChildTrainer::update(Communicator& communicator, double learning_rate) {
   optimizer_.zero_grad();
 }
 
-double ChildTrainer::validation_kl(const TokenPart& part, Communicator& communicator) const {
-  const c10::NoGradGuard no_grad;
-  const IndexRange share = share_of(part.num_windows(), {communicator.rank(), communicator.size()});
-  at::Tensor sum = at::zeros({}, parent_.weights.embedding.options().dtype(at::kDouble));
-  for (std::int64_t first = share.begin; first < share.end; first += kValidationWindows) {
-    const TokenBatch batch = part.slice(first, std::min(kValidationWindows, share.end - first))
-                                 .to(parent_.weights.embedding.device());
-    const auto hidden = [&](const ModelWeights& model) {
-      const at::Tensor x = embed(model, batch.tokens_BT);
-      const PassContext pass = batch_pass(parent_.geometry, batch, x);
-      return flat_tokens(final_hidden(
-          model, apply_layers(model, parent_.geometry, x, pass, 0, model.spec.num_layers())));
-    };
-    const HeadInput parent{hidden(parent_.weights), parent_.weights.head};
-    sum += token_losses(&parent, {hidden(child_), child_.head}, {}).kl.to(at::kDouble).sum();
-  }
-  return communicator.all_reduce_sum(sum.item<double>()) / static_cast<double>(part.num_tokens());
-}
-
 void ChildTrainer::save_state(const std::filesystem::path& file,
                               const std::map<std::string, std::string>& metadata) const {
   std::vector<TensorToWrite> tensors;
-  const auto add = [&](const std::string& name, const at::Tensor& tensor) {
-    TensorToWrite entry;
-    entry.name = name;
-    entry.dtype = dtype_of(tensor.scalar_type());
-    entry.shape = tensor.sizes().vec();
-    entry.produce = [tensor](const ByteSink& sink) {
-      sink(tensor_bytes(tensor.detach().to(at::kCPU).contiguous()));
-    };
-    tensors.push_back(std::move(entry));
-  };
   for (const NamedParameter& parameter : optimizer_.parameters()) {
-    add("weight/" + parameter.name, parameter.tensor);
+    tensors.push_back(tensor_to_write("weight/" + parameter.name, parameter.tensor));
   }
   for (const auto& [name, tensor] : optimizer_.state()) {
-    add(name, tensor);
+    tensors.push_back(tensor_to_write(name, tensor));
   }
   std::map<std::string, std::string> all = metadata;
   all["optimizer_steps"] = fmt::format("{}", optimizer_.steps_taken());
@@ -212,11 +169,11 @@ std::map<std::string, std::string> ChildTrainer::load_state(const std::filesyste
   *steps = std::stoll(step_entry->second);
   for (const NamedParameter& parameter : optimizer_.parameters()) {
     at::Tensor tensor = parameter.tensor;
-    tensor.copy_(stored_tensor(stored, "weight/" + parameter.name, tensor));
+    tensor.copy_(read_tensor_like(stored, "weight/" + parameter.name, tensor));
   }
   std::map<std::string, at::Tensor> state;
   for (const auto& [name, tensor] : optimizer_.state()) {
-    state[name] = stored_tensor(stored, name, tensor);
+    state[name] = read_tensor_like(stored, name, tensor);
   }
   optimizer_.load_state(state, *steps);
   return stored.metadata();
@@ -227,7 +184,7 @@ void ChildTrainer::load_weights(const std::filesystem::path& file) {
   const SafetensorsFile stored(file);
   for (const NamedParameter& parameter : optimizer_.parameters()) {
     at::Tensor tensor = parameter.tensor;
-    tensor.copy_(stored_tensor(stored, parameter.name, tensor));
+    tensor.copy_(read_tensor_like(stored, parameter.name, tensor));
   }
 }
 

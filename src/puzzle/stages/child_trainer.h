@@ -30,9 +30,6 @@ class ChildTrainer {
   // All-reduces gradients if the group is larger than one, then updates.
   void update(Communicator& communicator, double learning_rate);
 
-  // Mean KL(parent ‖ child) over the part, split over ranks.
-  [[nodiscard]] double validation_kl(const TokenPart& part, Communicator& communicator) const;
-
   [[nodiscard]] const ModelWeights& child() const { return child_; }
   void save_state(const std::filesystem::path& file,
                   const std::map<std::string, std::string>& metadata) const;

@@ -20,6 +20,7 @@
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/child_folder.h"
 #include "puzzle/stages/child_trainer.h"
+#include "puzzle/stages/heldout_kl.h"
 
 namespace puzzle {
 namespace {
@@ -70,6 +71,7 @@ class DistillLoop {
               const DistillChildInput& input, const TokenPart& train, const TokenPart& validation,
               const DistillChildOptions& options, std::string key)
       : context_(context),
+        parent_(parent),
         options_(options),
         key_(std::move(key)),
         name_(input.name),
@@ -150,7 +152,7 @@ class DistillLoop {
       log_info("distill-child: {} goes on at step {} of {}", name_, state_.step, num_steps_);
       return;
     }
-    state_.kl_before = trainer_.validation_kl(validation_, context_.communicator);
+    state_.kl_before = heldout_kl(parent_, trainer_.child(), validation_, context_.communicator);
     state_.best_kl = state_.kl_before;
     if (context_.communicator.is_first()) {
       make_folder(folder_);
@@ -196,7 +198,8 @@ class DistillLoop {
     window_loss_ = at::Tensor();
     window_kl_ = at::Tensor();
     steps_in_window_ = 0;
-    const double heldout = trainer_.validation_kl(validation_, context_.communicator);
+    const double heldout =
+        heldout_kl(parent_, trainer_.child(), validation_, context_.communicator);
     if (!std::isfinite(loss) || !std::isfinite(heldout)) {
       fail(ErrorKind::kNumeric,
            "distill-child: {}: before step {} the loss is {}, the held-out KL {}; lower "
@@ -283,6 +286,7 @@ class DistillLoop {
   }
 
   RunContext& context_;
+  const LoadedModel& parent_;
   const DistillChildOptions& options_;
   std::string key_;
   std::string name_;
@@ -304,7 +308,7 @@ class DistillLoop {
 std::optional<DistillChildResult> finished_result(RunContext& context, const std::string& key,
                                                   const std::filesystem::path& folder) {
   std::string text;
-  if (context.communicator.is_first() && std::filesystem::exists(folder / "config.json")) {
+  if (context.communicator.is_first() && holds_child(folder, key)) {
     if (const auto record = context.db.find_stage(key)) {
       text = record->detail_json;
       // Left over if the run was killed between its record and its end.

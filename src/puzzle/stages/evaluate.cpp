@@ -1,5 +1,6 @@
 #include "puzzle/stages/evaluate.h"
 
+#include <algorithm>
 #include <optional>
 
 #include <c10/core/GradMode.h>
@@ -14,7 +15,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kEvaluateVersion = 2;
+constexpr std::int64_t kEvaluateVersion = 3;
 
 std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,
                            const std::string& content) {
@@ -38,20 +39,34 @@ class Evaluator {
   }
 
   void text(const TokenPart& part, std::int64_t batch_windows) {
+    // A child's difference to the first is part of its result, so the first runs beside it.
     std::vector<const NamedModel*> missing;
     std::vector<std::string> keys;
+    const NamedModel* first = models_.size() > 1 ? models_[1] : nullptr;
+    const std::string first_key = evaluation_key(parent_, first, part.content_key());
     for (const NamedModel* model : models_) {
-      const std::string key = evaluation_key(parent_, model, part.content_key());
-      if (!is_done(key)) {
-        missing.push_back(model);
-        keys.push_back(key);
+      const bool alone = model == nullptr || model == first;
+      const std::string own = evaluation_key(parent_, model, part.content_key());
+      const std::string key =
+          alone ? own : KeyBuilder().add("model", own).add("beside", first_key).key();
+      if (is_done(key)) {
+        continue;
       }
+      if (!alone && std::find(missing.begin(), missing.end(), first) == missing.end()) {
+        missing.push_back(first);
+        keys.push_back("");  // its rows are there already
+      }
+      missing.push_back(model);
+      keys.push_back(key);
     }
     if (missing.empty()) {
       return;
     }
-    for (const auto& rows : evaluate_text(context_, parent_, missing, keys, part, batch_windows)) {
-      put(rows);
+    const auto results = evaluate_text(context_, parent_, missing, keys, part, batch_windows);
+    for (std::size_t m = 0; m < results.size(); ++m) {
+      if (!keys[m].empty()) {
+        put(results[m]);
+      }
     }
   }
 

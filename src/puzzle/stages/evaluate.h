@@ -32,12 +32,13 @@ struct NamedModel {
 };
 
 // EvaluationRows of the parent (named "parent") and every child. On the test part, per token, with
-// standard errors over windows: "loss", "perplexity", "bits_per_byte", "kl" (parent ‖ child),
-// "top1" (agreement), and paired differences "loss_minus_parent". On questions: "accuracy", for
-// multiple choice also "accuracy_norm" (log-likelihood per byte), and "accuracy_minus_parent"
-// paired by question. "retention" is child ÷ parent of the task's main metric: accuracy, or
-// perplexity the other way round. What run.db holds already is not computed again. Tokens and
-// questions are split over ranks.
+// standard errors over groups of windows: "loss", "perplexity", "bits_per_byte", "kl" (parent ‖
+// child), "top1" (agreement), and paired differences: "loss_minus_parent" and, but for the first
+// child, "kl_minus_first" (its KL minus the first child's). On questions: "accuracy", for multiple
+// choice also "accuracy_norm" (log-likelihood per byte), and "accuracy_minus_parent" paired by
+// question. "retention" is child ÷ parent of the task's main metric: accuracy, or perplexity the
+// other way round. What run.db holds already is not computed again. Tokens and questions are split
+// over ranks.
 std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,
                                   const std::vector<NamedModel>& children, const TokenPart& test,
                                   const EvaluateOptions& options);

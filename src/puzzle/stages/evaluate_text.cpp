@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -9,6 +10,7 @@
 #include "puzzle/base/progress.h"
 #include "puzzle/data/token_batches.h"
 #include "puzzle/stages/evaluation_rows.h"
+#include "puzzle/stages/independent_windows.h"
 #include "puzzle/tensor/head_loss.h"
 
 namespace puzzle {
@@ -37,19 +39,28 @@ at::Tensor sum_per_window(const at::Tensor& values, std::int64_t windows) {
 
 // What a batch gives for every model alike.
 struct BatchFacts {
-  at::Tensor num_labels;  // [B] fp64, host
+  std::span<const std::int64_t> units;  // that the windows count to
+  at::Tensor num_labels;                // [B] fp64, host
   std::vector<double> bytes;
 };
 
 class TextSums {
  public:
+  explicit TextSums(std::int64_t num_units)
+      : loss_(num_units),
+        difference_(num_units),
+        bits_(num_units),
+        kl_(num_units),
+        top1_(num_units) {}
+
   // `nll` and the like: [B·T] as token_losses() gives them.
   void add(const BatchFacts& facts, const at::Tensor& nll) {
     const std::int64_t windows = facts.num_labels.size(0);
     const at::Tensor sums = sum_per_window(nll, windows);
     for (std::int64_t b = 0; b < windows; ++b) {
-      loss_.add(sums[b].item<double>(), facts.num_labels[b].item<double>());
-      bits_.add(sums[b].item<double>() / std::log(2.0), facts.bytes[static_cast<std::size_t>(b)]);
+      const auto w = static_cast<std::size_t>(b);
+      loss_.add(facts.units[w], sums[b].item<double>(), facts.num_labels[b].item<double>());
+      bits_.add(facts.units[w], sums[b].item<double>() / std::log(2.0), facts.bytes[w]);
     }
   }
 
@@ -61,29 +72,40 @@ class TextSums {
     const at::Tensor kl = sum_per_window(losses.kl, windows);
     const at::Tensor agree = sum_per_window(losses.top1_agree, windows);
     for (std::int64_t b = 0; b < windows; ++b) {
-      difference_.add(differences[b].item<double>(), facts.num_labels[b].item<double>());
-      kl_.add(kl[b].item<double>(), tokens);
-      top1_.add(agree[b].item<double>(), tokens);
+      const std::int64_t unit = facts.units[static_cast<std::size_t>(b)];
+      difference_.add(unit, differences[b].item<double>(), facts.num_labels[b].item<double>());
+      kl_.add(unit, kl[b].item<double>(), tokens);
+      top1_.add(unit, agree[b].item<double>(), tokens);
     }
   }
 
-  [[nodiscard]] std::vector<EvaluationRow> rows(const std::string& key, const std::string& model,
-                                                bool is_child, Communicator& communicator) const {
+  // Rows of the parent itself.
+  [[nodiscard]] EvaluationRowWriter parent_rows(const std::string& key, const std::string& model,
+                                                Communicator& communicator) const {
     EvaluationRowWriter writer(key, model, kTextTask);
     const auto mean = loss_.result(communicator);
     writer.add("loss", mean);
     writer.add("perplexity", std::exp(mean.value), std::exp(mean.value) * mean.standard_error,
                mean.count);
     writer.add("bits_per_byte", bits_.result(communicator));
-    if (is_child) {
-      const auto paired = difference_.result(communicator);
-      writer.add("loss_minus_parent", paired);
-      writer.add("kl", kl_.result(communicator));
-      writer.add("top1", top1_.result(communicator));
-      const double retention = std::exp(-paired.value);
-      writer.add("retention", retention, retention * paired.standard_error, paired.count);
+    return writer;
+  }
+
+  // Rows of a child; `first` is another child to give the difference to, or null.
+  [[nodiscard]] EvaluationRowWriter child_rows(const std::string& key, const std::string& model,
+                                               const TextSums* first,
+                                               Communicator& communicator) const {
+    EvaluationRowWriter writer = parent_rows(key, model, communicator);
+    const auto paired = difference_.result(communicator);
+    writer.add("loss_minus_parent", paired);
+    writer.add("kl", kl_.result(communicator));
+    writer.add("top1", top1_.result(communicator));
+    const double retention = std::exp(-paired.value);
+    writer.add("retention", retention, retention * paired.standard_error, paired.count);
+    if (first != nullptr) {
+      writer.add("kl_minus_first", kl_.minus(first->kl_, communicator));
     }
-    return writer.rows();
+    return writer;
   }
 
  private:
@@ -109,7 +131,8 @@ std::vector<std::vector<EvaluationRow>> evaluate_text(
     RunContext& context, const LoadedModel& parent, const std::vector<const NamedModel*>& models,
     const std::vector<std::string>& keys, const TokenPart& part, std::int64_t batch_windows) {
   const c10::NoGradGuard no_grad;
-  std::vector<TextSums> sums(models.size());
+  const WindowUnits units = independent_units(part);
+  std::vector<TextSums> sums(models.size(), TextSums(units.count));
   Progress progress("evaluate: text", part.num_windows() * (std::ssize(models) + 1), "passes");
   const IndexRange share =
       share_of(part.num_windows(), {context.communicator.rank(), context.communicator.size()});
@@ -118,8 +141,10 @@ std::vector<std::vector<EvaluationRow>> evaluate_text(
     const TokenBatch batch = part.slice(first, count).to(context.device);
     const at::Tensor mask = batch.attention_mask();
     const at::Tensor labels = batch.labels_BT.reshape({-1});
-    const BatchFacts facts{sum_per_window(labels.ge(0), count),
-                           window_bytes(*parent.tokenizer, batch)};
+    const BatchFacts facts{
+        std::span(units.unit_of_window)
+            .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)),
+        sum_per_window(labels.ge(0), count), window_bytes(*parent.tokenizer, batch)};
     const HeadInput p{batch_hidden(parent.weights, parent.geometry, batch.tokens_BT, mask),
                       parent.weights.head};
     progress.advance(count);
@@ -142,11 +167,20 @@ std::vector<std::vector<EvaluationRow>> evaluate_text(
       }
     }
   }
+  const auto first = std::find_if(models.begin(), models.end(),
+                                  [](const NamedModel* model) { return model != nullptr; });
   std::vector<std::vector<EvaluationRow>> rows;
   for (std::size_t m = 0; m < models.size(); ++m) {
-    const bool is_child = models[m] != nullptr;
-    rows.push_back(sums[m].rows(keys[m], is_child ? models[m]->name : "parent", is_child,
-                                context.communicator));
+    if (models[m] == nullptr) {
+      rows.push_back(sums[m].parent_rows(keys[m], "parent", context.communicator).rows());
+      continue;
+    }
+    const auto first_index = static_cast<std::size_t>(first - models.begin());
+    rows.push_back(sums[m]
+                       .child_rows(keys[m], models[m]->name,
+                                   m == first_index ? nullptr : &sums[first_index],
+                                   context.communicator)
+                       .rows());
   }
   return rows;
 }

@@ -10,7 +10,7 @@ namespace puzzle {
 
 // One row set per model of `models` (null = the parent itself), in their order, with the keys of
 // the same places. The parent runs once per batch, whatever the number of children; windows are
-// split over ranks.
+// split over ranks. The first child is the one to which the others' difference is given.
 [[nodiscard]] std::vector<std::vector<EvaluationRow>> evaluate_text(
     RunContext& context, const LoadedModel& parent, const std::vector<const NamedModel*>& models,
     const std::vector<std::string>& keys, const TokenPart& part, std::int64_t batch_windows);

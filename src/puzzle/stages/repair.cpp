@@ -1,0 +1,394 @@
+#include "puzzle/stages/repair.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/file.h"
+#include "puzzle/base/hash.h"
+#include "puzzle/base/json.h"
+#include "puzzle/base/log.h"
+#include "puzzle/base/options.h"
+#include "puzzle/base/progress.h"
+#include "puzzle/model/checkpoint.h"
+#include "puzzle/stages/child_folder.h"
+#include "puzzle/stages/held_states.h"
+#include "puzzle/stages/heldout_kl.h"
+#include "puzzle/tensor/ridge.h"
+#include "puzzle/tensor/tensor_file.h"
+#include "puzzle/tensor/with_place.h"
+
+namespace puzzle {
+namespace {
+
+constexpr std::int64_t kRepairVersion = 1;
+constexpr double kSmallestNorm2 = 1e-20;
+constexpr std::int64_t kMedianTokens = 4096;  // about as many decide the median of ‖h‖²
+
+enum class Half { kAttention, kFfn };
+
+const char* half_name(Half half) { return half == Half::kAttention ? "attention" : "ffn"; }
+
+bool is_none(const LayerWeights& layer, Half half) {
+  return half == Half::kAttention ? layer.attention.spec.kind == AttentionKind::kNone
+                                  : layer.ffn.spec.kind == FfnKind::kNone;
+}
+
+at::Tensor apply_half(const LayerWeights& layer, Half half, const Geometry& geometry,
+                      const at::Tensor& x, const PassContext& pass) {
+  return half == Half::kAttention ? apply_attention(layer.attention, geometry, x, pass)
+                                  : apply_ffn(layer.ffn, geometry, x);
+}
+
+at::Tensor half_features(const LayerWeights& layer, Half half, const Geometry& geometry,
+                         const at::Tensor& x, const PassContext& pass) {
+  if (half == Half::kAttention) {
+    return attention_features(layer.attention, geometry,
+                              attention_input(layer.attention, geometry, x), pass);
+  }
+  return ffn_features(layer.ffn, ffn_input(layer.ffn, geometry, x));
+}
+
+at::Tensor half_output(const LayerWeights& layer, Half half, const at::Tensor& features) {
+  return half == Half::kAttention ? attention_output(layer.attention, features)
+                                  : ffn_output(layer.ffn, features);
+}
+
+const at::Tensor& half_matrix(const LayerWeights& layer, Half half) {
+  return half == Half::kAttention ? output_matrix(layer.attention) : output_matrix(layer.ffn);
+}
+
+void set_half_matrix(LayerWeights& layer, Half half, at::Tensor matrix) {
+  if (half == Half::kAttention) {
+    set_output_matrix(layer.attention, std::move(matrix));
+  } else {
+    set_output_matrix(layer.ffn, std::move(matrix));
+  }
+}
+
+const at::Tensor& half_bias(const LayerWeights& layer, Half half) {
+  return half == Half::kAttention ? layer.attention.o_bias : layer.ffn.down_bias;
+}
+
+// Parent's and child's states of one part, walking together.
+struct StatePair {
+  HeldStates parent;
+  HeldStates child;
+
+  // What the child's sub-block has to add to its own state.
+  [[nodiscard]] at::Tensor target(std::int64_t batch, const at::Tensor& bias) const {
+    const at::Tensor y = parent.states(batch) - child.states(batch);
+    return bias.defined() ? y - bias : y;
+  }
+};
+
+class Repairer {
+ public:
+  Repairer(RunContext& context, const LoadedModel& parent, LoadedModel child,
+           const TokenPart& calibration, const TokenPart& validation, const RepairOptions& options,
+           std::filesystem::path folder)
+      : context_(context),
+        parent_(parent),
+        child_(std::move(child)),
+        options_(options),
+        folder_(std::move(folder)),
+        calibration_(make_states(calibration)),
+        validation_(make_states(validation)),
+        calibration_tokens_(calibration_.child.num_windows() * calibration.window()) {}
+
+  // The refitted child, and how many matrices changed.
+  std::pair<ModelWeights, std::int64_t> run() {
+    Progress progress("repair", child_.weights.spec.num_layers(), "layers");
+    std::int64_t refitted = 0;
+    for (std::size_t i = 0; i < child_.weights.layers.size(); ++i) {
+      const std::string place = fmt::format("repair, layer {}", i);
+      refitted += with_place(place, [&] { return repair_layer(i, place); });
+      progress.advance(1);
+    }
+    return {child_.weights, refitted};
+  }
+
+ private:
+  StatePair make_states(const TokenPart& part) const {
+    const RankShare share{context_.communicator.rank(), context_.communicator.size()};
+    const StateMemory memory{.bytes = options_.state_memory_mib << 20,
+                             .spill_folder = context_.folder};
+    return {HeldStates(parent_, part, share, options_.batch_tokens, memory),
+            HeldStates(child_, part, share, options_.batch_tokens, memory)};
+  }
+
+  std::int64_t repair_layer(std::size_t index, const std::string& place) {
+    const std::filesystem::path file = folder_ / fmt::format("layer-{:03d}.safetensors", index);
+    const bool is_done =
+        context_.communicator.all_reduce_max(std::filesystem::exists(file) ? 1.0 : 0.0) > 0.0;
+    LayerWeights& layer = child_.weights.layers[index];
+    std::int64_t refitted = 0;
+    std::vector<TensorToWrite> changed;
+    for (const Half half : {Half::kAttention, Half::kFfn}) {
+      advance_parent(index, half);
+      if (is_none(layer, half)) {
+        continue;
+      }
+      std::optional<at::Tensor> matrix = is_done
+                                             ? stored_matrix(file, layer, half)
+                                             : refit(layer, half, place + ", " + half_name(half));
+      if (matrix.has_value()) {
+        ++refitted;
+        changed.push_back(tensor_to_write(half_name(half), *matrix));
+        set_half_matrix(layer, half, *std::move(matrix));
+      }
+      advance_child(layer, half);
+    }
+    if (!is_done && context_.communicator.is_first()) {
+      make_folder(folder_);
+      write_safetensors(file, std::move(changed), {});
+    }
+    return refitted;
+  }
+
+  static std::optional<at::Tensor> stored_matrix(const std::filesystem::path& file,
+                                                 const LayerWeights& layer, Half half) {
+    const SafetensorsFile stored(file);
+    if (stored.find_tensor(half_name(half)) == nullptr) {
+      return std::nullopt;
+    }
+    return read_tensor_like(stored, half_name(half), half_matrix(layer, half));
+  }
+
+  void advance_parent(std::size_t index, Half half) {
+    for (StatePair* pair : {&calibration_, &validation_}) {
+      for (std::int64_t b = 0; b < pair->parent.num_batches(); ++b) {
+        pair->parent.replace(b, apply_half(parent_.weights.layers[index], half, parent_.geometry,
+                                           pair->parent.states(b), pair->parent.pass(b)));
+      }
+    }
+  }
+
+  void advance_child(const LayerWeights& layer, Half half) {
+    for (StatePair* pair : {&calibration_, &validation_}) {
+      for (std::int64_t b = 0; b < pair->child.num_batches(); ++b) {
+        const at::Tensor x = pair->child.states(b);
+        const bool is_kept = pair == &calibration_ && !kept_features_.empty();
+        pair->child.replace(
+            b, is_kept ? x + half_output(layer, half, kept_features_[static_cast<std::size_t>(b)])
+                       : apply_half(layer, half, parent_.geometry, x, pair->child.pass(b)));
+      }
+    }
+    kept_features_.clear();
+  }
+
+  // Of one calibration batch; kept for advance_child() if all of them fit the memory limit.
+  at::Tensor calibration_features(const LayerWeights& layer, Half half, std::int64_t batch) {
+    at::Tensor features =
+        half_features(layer, half, parent_.geometry, calibration_.child.states(batch),
+                      calibration_.child.pass(batch));
+    if (keeps_features_) {
+      kept_features_.push_back(features);
+    }
+    return features;
+  }
+
+  // The best of the grid on held-out tokens; nothing where the matrix there is is better.
+  std::optional<at::Tensor> refit(const LayerWeights& layer, Half half, const std::string& place) {
+    const at::Tensor& current = half_matrix(layer, half);
+    const double median = median_norm2();
+    keeps_features_ = calibration_tokens_ * current.size(1) * current.element_size() <=
+                      options_.state_memory_mib << 20;
+    Gram gram(current.size(1), current.size(0), current.device());
+    for (std::int64_t b = 0; b < calibration_.child.num_batches(); ++b) {
+      gram.add(calibration_features(layer, half, b), calibration_.target(b, half_bias(layer, half)),
+               token_weights(calibration_.parent.states(b), median));
+    }
+    gram.visit_sums([&](at::Tensor& sum) { context_.communicator.all_reduce_sum(sum); });
+    std::vector<at::Tensor> candidates = {current};
+    for (const double lambda : options_.lambdas) {
+      candidates.push_back(refit_ridge(gram, current, lambda, place).weight.to(current.options()));
+    }
+    const std::vector<double> errors = heldout_errors(layer, half, candidates, median);
+    const auto best = std::min_element(errors.begin(), errors.end()) - errors.begin();
+    log_debug("{}: held-out error {:.4g} -> {:.4g}", place, errors.front(),
+              errors[static_cast<std::size_t>(best)]);
+    return best == 0 ? std::nullopt
+                     : std::optional(candidates[static_cast<std::size_t>(best)].contiguous());
+  }
+
+  std::vector<double> heldout_errors(const LayerWeights& layer, Half half,
+                                     const std::vector<at::Tensor>& candidates, double median) {
+    std::vector<double> errors(candidates.size(), 0.0);
+    for (std::int64_t b = 0; b < validation_.child.num_batches(); ++b) {
+      const at::Tensor x = half_features(layer, half, parent_.geometry, validation_.child.states(b),
+                                         validation_.child.pass(b));
+      const at::Tensor y = validation_.target(b, half_bias(layer, half));
+      const at::Tensor weights = token_weights(validation_.parent.states(b), median);
+      for (std::size_t c = 0; c < candidates.size(); ++c) {
+        const at::Tensor squares = squared_norms(y - at::linear(x, candidates[c]));
+        errors[c] +=
+            (weights.defined() ? squares * weights : squares).sum(at::kDouble).item<double>();
+      }
+    }
+    for (double& error : errors) {
+      error = context_.communicator.all_reduce_sum(error);
+      if (!std::isfinite(error)) {
+        fail(ErrorKind::kNumeric, "repair: hidden states on held-out tokens are not finite");
+      }
+    }
+    return errors;
+  }
+
+  // Median of the parent's ‖h‖² over evenly spread calibration tokens, of rank 0's share.
+  double median_norm2() {
+    if (options_.token_weights != "damped") {
+      return 0.0;
+    }
+    std::vector<at::Tensor> norms;
+    for (std::int64_t b = 0; b < calibration_.parent.num_batches(); ++b) {
+      norms.push_back(squared_norms(calibration_.parent.states(b)).reshape({-1}));
+    }
+    double median = 0.0;
+    if (context_.communicator.is_first()) {
+      const at::Tensor all = at::cat(norms);
+      const std::int64_t stride = std::max<std::int64_t>(1, all.size(0) / kMedianTokens);
+      median = all.slice(0, 0, all.size(0), stride).median().item<double>();
+    }
+    return context_.communicator.all_reduce_sum(median);
+  }
+
+  [[nodiscard]] at::Tensor token_weights(const at::Tensor& parent_BTD, double median) const {
+    if (options_.token_weights == "none") {
+      return {};
+    }
+    return squared_norms(parent_BTD).clamp_min(std::max(median, kSmallestNorm2)).reciprocal();
+  }
+
+  RunContext& context_;
+  const LoadedModel& parent_;
+  LoadedModel child_;
+  const RepairOptions& options_;
+  std::filesystem::path folder_;  // finished layers
+  StatePair calibration_;
+  StatePair validation_;
+  std::int64_t calibration_tokens_;  // of this rank
+  bool keeps_features_ = false;
+  std::vector<at::Tensor> kept_features_;  // of the half at hand; empty if they do not fit
+};
+
+std::string repair_key(const LoadedModel& parent, const RepairInput& input,
+                       const TokenPart& calibration, const TokenPart& validation,
+                       const RepairOptions& options) {
+  RepairOptions relevant = options;
+  relevant.state_memory_mib = RepairOptions{}.state_memory_mib;  // changes no result
+  KeyBuilder key;
+  key.add("stage", "repair").add("version", kRepairVersion);
+  key.add("parent", parent.key).add("child", input.child_key).add("name", input.name);
+  key.add("calibration", calibration.content_key()).add("validation", validation.content_key());
+  add_options_to_key(key, relevant);
+  return key.key();
+}
+
+TokenPart first_or_all(const TokenPart& part, std::int64_t num_tokens) {
+  if (part.num_windows() == 0) {
+    fail(ErrorKind::kUsage, "repair: the {} part has no windows; set data.{}_tokens", part.name(),
+         part.name());
+  }
+  return num_tokens > 0 ? part.first_tokens(num_tokens) : part;
+}
+
+std::optional<RepairResult> finished_repair(RunContext& context, const std::string& key,
+                                            const std::filesystem::path& folder) {
+  std::string text;
+  if (context.communicator.is_first() && holds_child(folder, key)) {
+    if (const auto record = context.db.find_stage(key)) {
+      text = record->detail_json;
+    }
+  }
+  text = context.communicator.broadcast_string(text, 0);
+  if (text.empty()) {
+    return std::nullopt;
+  }
+  const Json detail = parse_json(text, "run.db: repair");
+  return RepairResult{folder, key, json_double(detail, "kl_before", "run.db"),
+                      json_double(detail, "kl_after", "run.db"),
+                      json_int(detail, "refitted", "run.db")};
+}
+
+}  // namespace
+
+void RepairOptions::visit(OptionList& list) {
+  list.add("num_tokens", num_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
+           "Tokens of the calibration part to refit on; 0 uses all of it.");
+  list.add("lambdas", lambdas, Range<double>{0.0, 1e3},
+           "Ridges to choose from by held-out error, relative to the mean squared feature; the "
+           "larger, the nearer to the weights there are.");
+  list.add("token_weights", token_weights, Choices{{"none", "inverse", "damped"}},
+           "What a token counts, as init_library.token_weights; h is the parent's state.");
+  list.add("validation_tokens", validation_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
+           "Held-out tokens that choose the ridge and decide whether the repair is kept; 0 uses "
+           "the whole validation part.");
+  list.add("batch_tokens", batch_tokens, Range<std::int64_t>{1, 1 << 24},
+           "Tokens that go through a sub-block at once.");
+  list.add("state_memory_mib", state_memory_mib, Range<std::int64_t>{0, 1 << 30},
+           "MiB of hidden states held in memory by each process for each of parent and child; the "
+           "rest goes to a file in the run folder.");
+}
+
+RepairResult repair(RunContext& context, const LoadedModel& parent, const RepairInput& input,
+                    const TokenPart& calibration_part, const TokenPart& validation_part,
+                    const RepairOptions& options) {
+  const c10::NoGradGuard no_grad;
+  if (options.lambdas.empty()) {
+    fail(ErrorKind::kUsage,
+         "repair.lambdas is empty: nothing to refit with; or repair_child: false");
+  }
+  const Stopwatch watch;
+  const TokenPart calibration = first_or_all(calibration_part, options.num_tokens);
+  const TokenPart validation = first_or_all(validation_part, options.validation_tokens);
+  const std::string key = repair_key(parent, input, calibration, validation, options);
+  const std::filesystem::path folder = context.folder / "children" / input.name;
+  if (const auto done = finished_repair(context, key, folder)) {
+    return *done;
+  }
+  ModelWeights before = load_model(input.child_folder, context.type);
+  move_to(before, context.device, context.type);
+  LoadedModel child{input.child_folder, input.child_key, before, parent.geometry, parent.tokenizer};
+  const std::filesystem::path layers =
+      fmt::format("{}.repair-{}", folder.string(), key.substr(0, 8));
+  RepairResult result{folder, key};
+  result.kl_before = heldout_kl(parent, before, validation, context.communicator);
+  auto [after, refitted] =
+      Repairer(context, parent, std::move(child), calibration, validation, options, layers).run();
+  result.kl_after = heldout_kl(parent, after, validation, context.communicator);
+  result.refitted = refitted;
+  if (!(result.kl_after < result.kl_before)) {
+    log_warning("repair: {}: held-out KL {:.4f} -> {:.4f} is no gain, the child stays as it was",
+                input.name, result.kl_before, result.kl_after);
+    result.kl_after = result.kl_before;
+    result.refitted = 0;
+    after = before;
+  }
+  if (context.communicator.is_first()) {
+    write_child_folder(folder, after, parent.path, context.type,
+                       {{"puzzle.parent", parent.key}, {"puzzle.key", key}});
+    const Json detail = {{"kl_before", result.kl_before},
+                         {"kl_after", result.kl_after},
+                         {"refitted", result.refitted}};
+    context.db.put({.key = key,
+                    .stage = "repair",
+                    .what = input.name,
+                    .seconds = watch.seconds(),
+                    .detail_json = detail.dump()});
+    std::error_code ignored;
+    std::filesystem::remove_all(layers, ignored);
+  }
+  context.communicator.barrier();
+  log_info("repair: {}: held-out KL {:.4f} -> {:.4f}, {} matrices refitted", input.name,
+           result.kl_before, result.kl_after, result.refitted);
+  return result;
+}
+
+}  // namespace puzzle

@@ -1,0 +1,20 @@
+// Single tensors in and out of safetensors files.
+#pragma once
+
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "puzzle/formats/safetensors.h"
+
+namespace puzzle {
+
+// To be written under `name` in its own numeric type; the tensor is held until it is.
+[[nodiscard]] TensorToWrite tensor_to_write(const std::string& name, const at::Tensor& tensor);
+
+// The tensor `name` in the type and on the device of `like`. Throws Error(kFormat) where it is
+// missing or has another shape than `like`.
+[[nodiscard]] at::Tensor read_tensor_like(const SafetensorsFile& file, const std::string& name,
+                                          const at::Tensor& like);
+
+}  // namespace puzzle

@@ -1,0 +1,109 @@
+// A run with an assembled child, and what tests of stages that change it need: other run folders,
+// a process that dies.
+#pragma once
+
+#include <csignal>
+#include <filesystem>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "puzzle/base/file.h"
+#include "puzzle/model/checkpoint.h"
+#include "puzzle/stages/assemble.h"
+#include "stages/scored_run.h"
+
+namespace puzzle::test {
+
+// A run with a child of halved sub-blocks, assembled from a library.
+struct ChildRun : ScoredRun {
+  explicit ChildRun(const Architecture& layers = {parse_block("kv2/w64"), parse_block("none/w32"),
+                                                  parse_block("linear/w64")},
+                    bool cross_documents = true)
+      : ScoredRun(cross_documents) {
+    parent.path = folder / "parent";
+    make_folder(parent.path);
+    write_text_file(parent.path / "tokenizer.json", "{}");
+    const AssembleResult assembled =
+        assemble(context, parent, {library.folder, library.key, layers, "start"});
+    start_folder = assembled.folder;
+    start_key = assembled.key;
+  }
+  [[nodiscard]] ModelWeights start() const { return load_model(start_folder, at::kFloat); }
+  // Held-out KL of a model on disk, the slow way.
+  [[nodiscard]] double naive_kl(const std::filesystem::path& child) const {
+    double sum = 0.0;
+    for (const NaiveWindow& window :
+         naive_windows(parent.weights, load_model(child, at::kFloat), *validation)) {
+      sum += window.kl;
+    }
+    return sum / static_cast<double>(validation->num_tokens());
+  }
+
+  std::filesystem::path start_folder;
+  std::string start_key;
+};
+
+// Another run folder with a database of its own.
+struct Elsewhere {
+  explicit Elsewhere(Communicator& communicator, std::filesystem::path path)
+      : db((make_folder(path), path / "run.db")), context{path, db, communicator} {}
+  [[nodiscard]] std::string weights() const {
+    return read_text_file(context.folder / "children/child/model.safetensors");
+  }
+  [[nodiscard]] std::map<std::pair<std::string, std::int64_t>, double> curve() const {
+    std::map<std::pair<std::string, std::int64_t>, double> points;
+    for (const CurveRow& row : db.curves()) {
+      points[{row.metric, row.step}] = row.value;
+    }
+    return points;
+  }
+  // Whether anything but finished children lies below children/.
+  [[nodiscard]] bool has_leftovers() const {
+    for (const auto& entry : std::filesystem::directory_iterator(context.folder / "children")) {
+      if (entry.path().has_extension()) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  RunDb db;
+  RunContext context;
+};
+
+// A group of one in which the process "dies", or gets a signal, at the nth collective.
+class DyingCommunicator final : public Communicator {
+ public:
+  using Communicator::all_reduce_sum;
+  DyingCommunicator(std::int64_t dies_at, bool by_signal) : left_(dies_at), by_signal_(by_signal) {}
+  [[nodiscard]] int rank() const override { return 0; }
+  [[nodiscard]] int size() const override { return 1; }
+  void all_reduce_sum(at::Tensor& /*tensor*/) override { count(); }
+  void broadcast(at::Tensor& /*tensor*/, int /*root*/) override { count(); }
+  [[nodiscard]] at::Tensor all_gather(const at::Tensor& part) override {
+    count();
+    return part.unsqueeze(0);
+  }
+  [[nodiscard]] at::Tensor reduce_scatter_sum(const at::Tensor& whole) override { return whole[0]; }
+  void send(const at::Tensor& /*tensor*/, int /*destination*/) override {}
+  [[nodiscard]] at::Tensor receive(int /*source*/) override { return {}; }
+  void barrier() override { count(); }
+
+ private:
+  void count() {
+    if (--left_ == 0) {
+      if (by_signal_) {
+        (void)std::raise(SIGTERM);
+      } else {
+        throw std::runtime_error("killed");
+      }
+    }
+  }
+
+  std::int64_t left_;
+  bool by_signal_;
+};
+
+}  // namespace puzzle::test

@@ -1,0 +1,292 @@
+#include "puzzle/stages/repair.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "stages/child_run.h"
+#include "support/expect_close.h"
+#include "support/expect_error.h"
+#include "support/thread_group.h"
+
+namespace puzzle {
+namespace {
+
+struct RepairRun : test::ChildRun {
+  using ChildRun::ChildRun;
+  RepairResult run(const RepairOptions& options) { return run(options, context); }
+  RepairResult run(const RepairOptions& options, RunContext& where) {
+    return repair(where, parent, {start_folder, start_key, "child"}, *calibration, *validation,
+                  options);
+  }
+};
+
+// Everything a part's tokens do in one walk, kept whole: [N, D] states in fp64.
+struct NaiveStates {
+  at::Tensor parent, child;
+};
+
+at::Tensor in_double(const at::Tensor& x) { return x.defined() ? x.detach().to(at::kDouble) : x; }
+
+LayerWeights double_layer(const LayerWeights& layer) {
+  LayerWeights copy = layer;
+  visit_tensors(copy, TensorVisitor([](const std::string&, at::Tensor& t) { t = in_double(t); }));
+  return copy;
+}
+
+at::Tensor output_of(const LayerWeights& layer, bool is_attention) {
+  return is_attention ? output_matrix(layer.attention) : output_matrix(layer.ffn);
+}
+
+at::Tensor features_of(const LayerWeights& layer, bool is_attention, const Geometry& geometry,
+                       const at::Tensor& x, const PassContext& pass) {
+  return is_attention ? attention_features(layer.attention, geometry,
+                                           attention_input(layer.attention, geometry, x), pass)
+                      : ffn_features(layer.ffn, ffn_input(layer.ffn, geometry, x));
+}
+
+at::Tensor half_of(const LayerWeights& layer, bool is_attention, const Geometry& geometry,
+                   const at::Tensor& x, const PassContext& pass) {
+  return is_attention ? apply_attention(layer.attention, geometry, x, pass)
+                      : apply_ffn(layer.ffn, geometry, x);
+}
+
+// The definition, solved as one tall least-squares problem in fp64 by QR: rows √w·(x, y − W x) and
+// √ridge·(I, 0).
+at::Tensor naive_refit(const at::Tensor& x_NF, const at::Tensor& y_ND, const at::Tensor& w_N,
+                       const at::Tensor& current_DF, double lambda) {
+  const at::Tensor root = w_N.sqrt().unsqueeze(1);
+  const at::Tensor residual = y_ND - x_NF.matmul(current_DF.t());
+  const double ridge = lambda * ((x_NF * root).square().sum(0).mean().item<double>());
+  const std::int64_t F = x_NF.size(1);
+  const at::Tensor a = at::cat({x_NF * root, at::eye(F, x_NF.options()) * std::sqrt(ridge)});
+  const at::Tensor b = at::cat({residual * root, at::zeros({F, y_ND.size(1)}, y_ND.options())});
+  const auto [q, r] = at::linalg_qr(a);
+  return current_DF + at::linalg_solve_triangular(r, q.t().matmul(b), true).t();
+}
+
+at::Tensor naive_weights(const at::Tensor& parent_ND, double median, const std::string& rule) {
+  const at::Tensor norms = parent_ND.square().sum(-1);
+  if (rule == "none") {
+    return at::ones_like(norms);
+  }
+  return norms.clamp_min(rule == "damped" ? median : 1e-20).reciprocal();
+}
+
+// The whole stage without batches, files or sums: the child's output matrices by name of the layer
+// and half.
+std::map<std::string, at::Tensor> naive_repair(const RepairRun& run, const RepairOptions& options) {
+  const c10::NoGradGuard no_grad;
+  const Geometry& geometry = run.parent.geometry;
+  std::map<std::string, at::Tensor> matrices;
+  std::vector<NaiveStates> parts;
+  std::vector<PassContext> passes;
+  for (const TokenPart* part : {&*run.calibration, &*run.validation}) {
+    const TokenBatch batch = part->slice(0, part->num_windows());
+    const at::Tensor x = in_double(embed(run.parent.weights, batch.tokens_BT));
+    parts.push_back({x, x});
+    passes.push_back(make_pass(geometry, x.size(1), at::kDouble, at::kCPU));
+    passes.back().mask = batch.attention_mask();
+  }
+  const ModelWeights start = run.start();
+  for (std::size_t i = 0; i < start.layers.size(); ++i) {
+    LayerWeights child = double_layer(start.layers[i]);
+    const LayerWeights parent = double_layer(run.parent.weights.layers[i]);
+    for (const bool is_attention : {true, false}) {
+      for (std::size_t p = 0; p < 2; ++p) {
+        parts[p].parent = half_of(parent, is_attention, geometry, parts[p].parent, passes[p]);
+      }
+      const at::Tensor current = output_of(child, is_attention);
+      if (!current.defined()) {
+        continue;
+      }
+      const at::Tensor& bias = is_attention ? child.attention.o_bias : child.ffn.down_bias;
+      const auto rows = [&](std::size_t p) {
+        const at::Tensor x = features_of(child, is_attention, geometry, parts[p].child, passes[p]);
+        at::Tensor y = parts[p].parent - parts[p].child;
+        y = bias.defined() ? y - bias : y;
+        return std::pair(x.reshape({-1, x.size(-1)}), y.reshape({-1, y.size(-1)}));
+      };
+      const double median = parts[0].parent.square().sum(-1).reshape({-1}).median().item<double>();
+      const auto weights = [&](std::size_t p) {
+        return naive_weights(parts[p].parent, median, options.token_weights).reshape({-1});
+      };
+      const auto [x, y] = rows(0);
+      const auto [held_x, held_y] = rows(1);
+      at::Tensor best = current;
+      double best_error = std::numeric_limits<double>::infinity();
+      std::vector<at::Tensor> candidates = {current};
+      for (const double lambda : options.lambdas) {
+        candidates.push_back(naive_refit(x, y, weights(0), current, lambda));
+      }
+      for (const at::Tensor& candidate : candidates) {
+        const at::Tensor squares = (held_y - held_x.matmul(candidate.t())).square().sum(-1);
+        const double error = (squares * weights(1)).sum().item<double>();
+        if (error < best_error) {
+          best_error = error;
+          best = candidate;
+        }
+      }
+      matrices[std::to_string(i) + (is_attention ? " attention" : " ffn")] = best;
+      if (is_attention) {
+        set_output_matrix(child.attention, best);
+      } else {
+        set_output_matrix(child.ffn, best);
+      }
+      for (std::size_t p = 0; p < 2; ++p) {
+        parts[p].child = half_of(child, is_attention, geometry, parts[p].child, passes[p]);
+      }
+    }
+  }
+  return matrices;
+}
+
+std::map<std::string, at::Tensor> output_matrices(const ModelWeights& model) {
+  std::map<std::string, at::Tensor> matrices;
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    for (const bool is_attention : {true, false}) {
+      const at::Tensor matrix = output_of(model.layers[i], is_attention);
+      if (matrix.defined()) {
+        matrices[std::to_string(i) + (is_attention ? " attention" : " ffn")] = matrix;
+      }
+    }
+  }
+  return matrices;
+}
+
+TEST(Repair, IsTheWeightedRidgeRefitOfEveryOutputMatrix) {
+  for (const char* rule : {"none", "inverse", "damped"}) {
+    RepairRun run;
+    RepairOptions options;
+    options.token_weights = rule;
+    options.batch_tokens = 48;  // three windows of 16
+    const RepairResult result = run.run(options);
+    ASSERT_GT(result.refitted, 0) << rule;
+    const auto expected = naive_repair(run, options);
+    const auto found = output_matrices(load_model(result.folder, at::kFloat));
+    ASSERT_EQ(found.size(), expected.size());
+    std::int64_t changed = 0;
+    const auto before = output_matrices(run.start());
+    for (const auto& [name, matrix] : expected) {
+      const double size = matrix.abs().max().item<double>();
+      EXPECT_CLOSE(found.at(name), matrix, 2e-4 * size) << rule << " " << name;
+      changed += at::equal(found.at(name), before.at(name)) ? 0 : 1;
+    }
+    EXPECT_EQ(changed, result.refitted) << rule;
+  }
+}
+
+TEST(Repair, LowersTheHeldOutKlAndChangesNothingElse) {
+  RepairRun run;
+  const RepairResult result = run.run({});
+  EXPECT_EQ(result.folder, run.folder / "children/child");
+  EXPECT_NEAR(result.kl_before, run.naive_kl(run.start_folder), 1e-5);
+  EXPECT_NEAR(result.kl_after, run.naive_kl(result.folder), 1e-5);
+  EXPECT_LT(result.kl_after, result.kl_before);
+  const auto outputs = output_matrices(run.start());
+  std::map<std::string, at::Tensor> start;
+  visit_tensors(run.start(), ConstTensorVisitor([&](const std::string& name, const at::Tensor& t) {
+                  start[name] = t;
+                }));
+  std::size_t changed = 0;
+  visit_tensors(load_model(result.folder, at::kFloat),
+                ConstTensorVisitor([&](const std::string& name, const at::Tensor& tensor) {
+                  changed += at::equal(tensor, start.at(name)) ? 0 : 1;
+                }));
+  EXPECT_EQ(changed, static_cast<std::size_t>(result.refitted));
+  EXPECT_LE(changed, outputs.size());
+}
+
+TEST(Repair, KeepsTheChildWhereNothingIsGained) {
+  // The parent's own blocks leave no error to undo.
+  RepairRun run({parse_block("kv4/w96"), parse_block("kv4/w96"), parse_block("kv4/w96")});
+  const RepairResult result = run.run({});
+  EXPECT_NEAR(result.kl_before, 0.0, 1e-6);
+  EXPECT_EQ(result.kl_after, result.kl_before);
+  EXPECT_EQ(result.refitted, 0);
+  EXPECT_NEAR(run.naive_kl(result.folder), 0.0, 1e-6);
+}
+
+TEST(Repair, AKilledRunGoesOnToTheSameBits) {
+  RepairRun run;
+  const RepairOptions options;
+  test::Elsewhere whole(run.communicator, run.folder / "whole");
+  const RepairResult expected = run.run(options, whole.context);
+  bool finished = false;
+  for (std::int64_t dies_at = 1; !finished; dies_at += 3) {
+    ASSERT_LT(dies_at, 200);
+    const auto path = run.folder / ("killed" + std::to_string(dies_at));
+    test::DyingCommunicator dying(dies_at, /*by_signal=*/false);
+    try {
+      test::Elsewhere first(dying, path);
+      (void)run.run(options, first.context);
+      finished = true;
+    } catch (const std::runtime_error& error) {
+      ASSERT_STREQ(error.what(), "killed");
+    }
+    test::Elsewhere second(run.communicator, path);
+    const RepairResult result = run.run(options, second.context);
+    EXPECT_EQ(second.weights(), whole.weights()) << "killed at collective " << dies_at;
+    EXPECT_EQ(result.kl_after, expected.kl_after);
+    EXPECT_EQ(result.refitted, expected.refitted);
+    EXPECT_FALSE(second.has_leftovers()) << "killed at collective " << dies_at;
+    std::filesystem::remove_all(path);
+  }
+}
+
+TEST(Repair, AFinishedRepairIsNotDoneAgain) {
+  RepairRun run;
+  const RepairResult first = run.run({});
+  const auto written = std::filesystem::last_write_time(first.folder / "model.safetensors");
+  RepairOptions options;
+  options.state_memory_mib = 0;  // changes no result
+  const RepairResult second = run.run(options);
+  EXPECT_EQ(second.key, first.key);
+  EXPECT_EQ(second.kl_before, first.kl_before);
+  EXPECT_EQ(second.kl_after, first.kl_after);
+  EXPECT_EQ(second.refitted, first.refitted);
+  EXPECT_EQ(std::filesystem::last_write_time(first.folder / "model.safetensors"), written);
+  options.lambdas = {1.0};
+  EXPECT_NE(run.run(options).key, first.key);
+}
+
+TEST(Repair, TwoRanksGiveTheResultOfOne) {
+  RepairRun run;
+  RepairOptions options;
+  options.token_weights = "inverse";  // the median is of rank 0's tokens
+  test::Elsewhere alone(run.communicator, run.folder / "alone");
+  const RepairResult expected = run.run(options, alone.context);
+  const auto path = run.folder / "group";
+  make_folder(path);
+  RunDb first(path / "rank0.db");
+  RunDb second(path / "rank1.db");
+  test::ThreadGroup::run(2, [&](Communicator& communicator) {
+    RunContext context{path, communicator.rank() == 0 ? first : second, communicator};
+    const RepairResult result = run.run(options, context);
+    EXPECT_NEAR(result.kl_after, expected.kl_after, 1e-5);
+    EXPECT_EQ(result.refitted, expected.refitted);
+  });
+  const auto found = output_matrices(load_model(path / "children/child", at::kFloat));
+  for (const auto& [name, matrix] :
+       output_matrices(load_model(alone.context.folder / "children/child", at::kFloat))) {
+    EXPECT_CLOSE(found.at(name), matrix, 1e-4 * matrix.abs().max().item<double>()) << name;
+  }
+}
+
+TEST(Repair, RefusesEmptyParts) {
+  RepairRun run;
+  const TokenPart empty("calibration", run.corpus.load(), {}, {16, true});
+  EXPECT_PUZZLE_ERROR(
+      (void)repair(run.context, run.parent, {run.start_folder, run.start_key, "child"}, empty,
+                   *run.validation, {}),
+      ErrorKind::kUsage, "data.calibration_tokens");
+}
+
+}  // namespace
+}  // namespace puzzle
