@@ -174,7 +174,7 @@ PageSection comparison_section(const ReportData& data) {
       "children", "Children",
       "Other ways to spend the same budget, on the same held-out text, ± one standard error. "
       "Differences are paired: both children read the same windows. Children are "
-      "as assembled unless their name says that they were distilled; our child is "
+      "as assembled unless their name says that they were repaired or distilled; our child is "
       "distilled.",
       ""};
   Markup out;
