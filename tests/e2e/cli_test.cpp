@@ -102,8 +102,9 @@ TEST(Cli, TheOptionsPageIsTheProgramsOwn) {
       << "write it anew: build/puzzle options > docs/options.md";
   const ProgramResult json = run_program({"options", "--json"});
   ASSERT_EQ(json.exit_code, 0);
+  const Json answer = parse_json(json.out, "stdout");
   bool found = false;
-  for (const Json& option : parse_json(json.out, "stdout").at("options")) {
+  for (const Json& option : answer.at("options")) {
     found =
         found || (option.at("name") == "data.window" && option.at("value") == Recipe{}.data.window);
   }

@@ -277,21 +277,22 @@ ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInp
   if (context.communicator.is_first()) {
     context.db.set_current(RunTable::kScores, "score", keys);
   }
-  if (result.num_scored_now == 0) {
-    return result;
+  if (result.num_scored_now > 0) {
+    with_place("score", [&] {
+      if (is_downstream) {
+        score_downstream(context, parent, input, sets, missing);
+      } else {
+        score_replace_one(context, parent, input, part, options, layers, missing);
+      }
+    });
+    result.seconds_per_candidate = watch.seconds() / static_cast<double>(result.num_scored_now);
   }
-  with_place("score", [&] {
-    if (is_downstream) {
-      score_downstream(context, parent, input, sets, missing);
-    } else {
-      score_replace_one(context, parent, input, part, options, layers, missing);
-    }
-  });
-  result.seconds_per_candidate = watch.seconds() / static_cast<double>(result.num_scored_now);
-  if (context.communicator.is_first()) {
+  // A run killed between the last score and this record makes up for it.
+  if (context.communicator.is_first() &&
+      (result.num_scored_now > 0 || !context.db.has_stage(result.key))) {
     context.db.put({.key = result.key,
                     .stage = "score",
-                    .what = fmt::format("{} candidates", result.num_scored_now),
+                    .what = fmt::format("{} candidates", result.num_candidates),
                     .seconds = watch.seconds()});
   }
   return result;
