@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   }
   const c10::NoGradGuard no_grad;
   set_num_threads(0);
+  keep_freed_memory();  // as the program does
   const ModelWeights model = load_model(argv[1], at::kFloat);
   const Geometry geometry(model.spec);
   const at::Tensor tokens = (at::arange(8 * 512) * 7919).remainder(40000).reshape({8, 512});

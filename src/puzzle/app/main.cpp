@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "puzzle/app/command_line.h"
+#include "puzzle/tensor/device.h"
 
 namespace puzzle {
 namespace {
@@ -21,5 +22,6 @@ void prefer_passive_waiting(char** argv) {
 
 int main(int argc, char** argv) {
   puzzle::prefer_passive_waiting(argv);
+  puzzle::keep_freed_memory();
   return puzzle::run_program(argc, argv);
 }

@@ -8,6 +8,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include "puzzle/base/error.h"
@@ -49,6 +50,15 @@ void set_num_threads(std::int64_t threads) {
 }
 
 std::int64_t num_threads() { return at::get_num_threads(); }
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  // Larger ones (a pass's logits) are still mapped on their own and unmapped when freed.
+  ::mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  ::mallopt(M_TOP_PAD, 32 << 20);
+#endif
+}
 
 void make_deterministic() {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
