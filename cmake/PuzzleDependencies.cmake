@@ -3,7 +3,10 @@
 find_program(PUZZLE_CCACHE ccache)
 if(PUZZLE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
-      "CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}" CCACHE_NOHASHDIR=1 "${PUZZLE_CCACHE}")
+      "CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}" CCACHE_NOHASHDIR=1
+      # Without these ccache leaves out whatever uses a precompiled header.
+      "CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime"
+      "${PUZZLE_CCACHE}")
 endif()
 find_program(PUZZLE_LLD ld.lld)
 if(PUZZLE_LLD)

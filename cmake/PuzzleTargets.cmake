@@ -16,6 +16,8 @@ function(_puzzle_use_pch target)
     target_precompile_headers(puzzle_pch PRIVATE <ATen/ATen.h> <fmt/format.h> <filesystem>
                               <functional> <map> <memory> <string> <vector>)
   endif()
+  # For ccache, which compares preprocessed text.
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
   target_precompile_headers(${target} REUSE_FROM puzzle_pch)
 endfunction()
 

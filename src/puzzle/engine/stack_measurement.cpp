@@ -75,18 +75,19 @@ std::map<std::string, std::vector<double>> bootstrap_answers(const StackPlan& pl
 }
 
 void add_stack_doubts(const StackPlan& plan, const StackSamples& samples, std::size_t point,
-                      const SubblockTimes& times, double max_spread, StackCosts& costs) {
+                      const SubblockTimes& times, double max_spread,
+                      std::vector<std::string>& doubts) {
   for (std::size_t s = 0; s < plan.counts.size(); ++s) {
     const double spread = quiet_spread(samples[s][point]);
     if (spread > max_spread) {
-      costs.doubts.push_back(
+      doubts.push_back(
           fmt::format("{}, {}: even the quieter half of the samples spreads by {:.0f} %",
                       stack_text(plan.counts[s]), point_text(plan.points[point]), 100.0 * spread));
     }
     if (std::abs(times.residuals[s]) > kMaxStackResidual) {
-      costs.doubts.push_back(fmt::format("{}, {}: its parts add up to {:+.0f} %",
-                                         stack_text(plan.counts[s]), point_text(plan.points[point]),
-                                         100.0 * times.residuals[s]));
+      doubts.push_back(fmt::format("{}, {}: its parts add up to {:+.0f} %",
+                                   stack_text(plan.counts[s]), point_text(plan.points[point]),
+                                   100.0 * times.residuals[s]));
     }
   }
 }
@@ -156,6 +157,7 @@ std::vector<std::string> doubtful_order(const std::vector<MeasuredCost>& rows) {
 
 StackCosts fit_stack_costs(const StackPlan& plan, const StackSamples& samples, double max_spread) {
   StackCosts costs;
+  std::vector<std::string> stack_doubts;
   std::vector<std::size_t> all(num_passes(samples));
   for (std::size_t pass = 0; pass < all.size(); ++pass) {
     all[pass] = pass;
@@ -175,11 +177,11 @@ StackCosts fit_stack_costs(const StackPlan& plan, const StackSamples& samples, d
                             static_cast<std::int64_t>(all.size())});
     }
     costs.worst_residual = std::max(costs.worst_residual, times.residual_max);
-    add_stack_doubts(plan, samples, p, times, max_spread, costs);
+    add_stack_doubts(plan, samples, p, times, max_spread, stack_doubts);
   }
+  costs.doubts = doubtful_order(costs.rows);
   add_row_doubts(costs.rows, costs.doubts);
-  const std::vector<std::string> order = doubtful_order(costs.rows);
-  costs.doubts.insert(costs.doubts.end(), order.begin(), order.end());
+  costs.doubts.insert(costs.doubts.end(), stack_doubts.begin(), stack_doubts.end());
   return costs;
 }
 

@@ -86,12 +86,14 @@ void TimingPolicy::visit(OptionList& list) {
   list.add("warmup_calls", warmup_calls, Range<std::int64_t>{0, 1000},
            "Calls that are not counted.");
   list.add("samples", samples, Range<std::int64_t>{1, 10000}, "Counted calls per round.");
-  list.add("max_spread", max_spread, Range<double>{0.0, 100.0},
-           "A round is repeated while (p90 - p10) / median is above this.");
+  list.add(
+      "max_spread", max_spread, Range<double>{0.0, 100.0},
+      "Rounds are added while times spread by more than this: (p90 - p10) / median of a round; of "
+      "stacks of sub-blocks the range of the quieter half of all samples.");
   list.add("max_rounds", max_rounds, Range<std::int64_t>{1, 100},
-           "Rounds at most; the quietest counts.");
+           "Rounds at most. The quietest counts; of stacks of sub-blocks all do.");
   list.add("max_seconds", max_seconds, Range<double>{0.0, 86400.0},
-           "No further call after this long.");
+           "No further call after this long; per stack where stacks take turns.");
 }
 
 double Timing::spread() const { return median_s > 0.0 ? (p90_s - p10_s) / median_s : 0.0; }

@@ -145,8 +145,13 @@ void warn_of_doubts(const MeasureResult& result) {
       "measure: {} of {} times in {} cannot be trusted; was the machine busy? Raise "
       "timing.samples and timing.max_rounds, or run measure again in another run folder:",
       result.doubts.size(), result.rows.size(), result.engine);
-  for (const std::string& doubt : result.doubts) {
-    log_warning("measure:   {}", doubt);
+  constexpr std::size_t kMostShown = 12;
+  for (std::size_t i = 0; i < std::min(kMostShown, result.doubts.size()); ++i) {
+    log_warning("measure:   {}", result.doubts[i]);
+  }
+  if (result.doubts.size() > kMostShown) {
+    log_warning("measure:   and {} more, in run.db's stage record",
+                result.doubts.size() - kMostShown);
   }
 }
 
