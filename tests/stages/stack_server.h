@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include "puzzle/base/file.h"
