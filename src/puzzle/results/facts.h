@@ -37,7 +37,8 @@ struct RunFacts {
   std::string recipe_yaml;  // resolved: every option with its value
   std::int64_t seed = 0;
   std::string command;  // as started
-  std::string llama_cpp{};  // its version; empty until a stage has asked it. put_facts leaves it alone
+  std::string
+      llama_cpp{};  // its version; empty until a stage has asked it. put_facts leaves it alone
 };
 
 // Written once at the start of a run; the machine's row is replaced if the run moved.
