@@ -49,4 +49,15 @@ bool holds_child(const std::filesystem::path& folder, const std::string& key) {
   return held != file.metadata().end() && held->second == key;
 }
 
+std::string finished_child(RunContext& context, const std::filesystem::path& folder,
+                           const std::string& key) {
+  std::string detail;
+  if (context.communicator.is_first() && holds_child(folder, key)) {
+    if (const auto record = context.db.find_stage(key)) {
+      detail = record->detail_json;
+    }
+  }
+  return context.communicator.broadcast_string(detail, 0);
+}
+
 }  // namespace puzzle

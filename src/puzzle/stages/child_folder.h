@@ -7,6 +7,7 @@
 #include <string>
 
 #include "puzzle/model/weights.h"
+#include "puzzle/stages/run_context.h"
 
 namespace puzzle {
 
@@ -21,6 +22,11 @@ void write_child_folder(const std::filesystem::path& folder, const ModelWeights&
 // Whether the folder is a whole child whose weights were written with "puzzle.key" = `key`. A
 // folder keeps its name when options change, so that it exists says nothing about what it holds.
 [[nodiscard]] bool holds_child(const std::filesystem::path& folder, const std::string& key);
+
+// What the stage of that key recorded of the child (StageRecord's detail), on every rank; empty if
+// it has not finished or the folder holds another child.
+[[nodiscard]] std::string finished_child(RunContext& context, const std::filesystem::path& folder,
+                                         const std::string& key);
 
 // "float32", "float16", "bfloat16".
 [[nodiscard]] std::string torch_dtype_name(c10::ScalarType type);

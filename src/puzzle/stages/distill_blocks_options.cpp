@@ -4,6 +4,7 @@
 #include "puzzle/base/options.h"
 #include "puzzle/stages/block_plan.h"
 #include "puzzle/stages/distill_blocks.h"
+#include "puzzle/stages/library.h"
 
 namespace puzzle {
 namespace {
@@ -90,15 +91,7 @@ std::string distill_blocks_key(const RunContext& context, const LoadedModel& par
   key.add("seed", context.seed).add("parent", parent.key).add("library", input.library_key);
   key.add("train", train.first_tokens(options.num_tokens).content_key());
   key.add("validation", validation.first_tokens(options.validation_tokens).content_key());
-  for (const LayerSpace& layer : space.layers) {
-    key.add("layer", "");
-    for (const AttentionSpec& variant : layer.attention) {
-      key.add("attention", variant.name());
-    }
-    for (const FfnSpec& variant : layer.ffn) {
-      key.add("ffn", variant.name());
-    }
-  }
+  add_space_to_key(key, space);
   OptionList list;
   relevant.visit_training(list);
   list.add_to_key(key);

@@ -307,18 +307,14 @@ class DistillLoop {
 // What an earlier run recorded; rank 0's database decides for all.
 std::optional<DistillChildResult> finished_result(RunContext& context, const std::string& key,
                                                   const std::filesystem::path& folder) {
-  std::string text;
-  if (context.communicator.is_first() && holds_child(folder, key)) {
-    if (const auto record = context.db.find_stage(key)) {
-      text = record->detail_json;
-      // Left over if the run was killed between its record and its end.
-      std::error_code ignored;
-      std::filesystem::remove_all(training_folder(folder, key), ignored);
-    }
-  }
-  text = context.communicator.broadcast_string(text, 0);
+  const std::string text = finished_child(context, folder, key);
   if (text.empty()) {
     return std::nullopt;
+  }
+  if (context.communicator.is_first()) {
+    // Left over if the run was killed between its record and its end.
+    std::error_code ignored;
+    std::filesystem::remove_all(training_folder(folder, key), ignored);
   }
   const Json detail = parse_json(text, "run.db: distill-child");
   return DistillChildResult{folder, key, json_double(detail, "kl_before", "run.db"),

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <map>
 #include <optional>
@@ -20,6 +19,7 @@
 #include "puzzle/model/initialize.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/library.h"
+#include "puzzle/stages/token_weights.h"
 #include "puzzle/tensor/with_place.h"
 
 namespace puzzle {
@@ -27,10 +27,6 @@ namespace {
 
 // Raise when the same inputs give other weights or rows.
 constexpr int kInitLibraryVersion = 1;
-// The median of ‖h‖² is taken over about this many calibration tokens, spread evenly: their outputs
-// are needed before the first sum is made, so they go through the layer twice.
-constexpr std::int64_t kMedianTokens = 4096;
-constexpr double kSmallestNorm2 = 1e-20;  // tokens of a zero state weigh no more than this says
 constexpr const char* kInitLibraryStage = "init-library";
 
 bool is_paper(const InitLibraryOptions& options) { return options.init == "paper"; }
@@ -242,17 +238,12 @@ void LibraryMaker::make_layer(std::int64_t layer, Progress& progress) {
   context_.communicator.barrier();
 }
 
+// The sampled tokens' outputs are needed before the first sum is made, so they go through the layer
+// twice.
 double LibraryMaker::median_norm2(const LayerWeights& layer) const {
   const std::int64_t stride = std::max<std::int64_t>(1, calibration_.num_tokens() / kMedianTokens);
   const std::vector<float> mine = calibration_states_->sampled_norms(layer, stride);
-  const std::string_view bytes(reinterpret_cast<const char*>(mine.data()),
-                               mine.size() * sizeof(float));
-  std::vector<float> all;
-  for (const std::string& part : context_.communicator.all_gather_strings(bytes)) {
-    const std::size_t old_size = all.size();
-    all.resize(old_size + part.size() / sizeof(float));
-    std::memcpy(all.data() + old_size, part.data(), part.size());
-  }
+  std::vector<float> all = gather_floats(mine, context_.communicator);
   if (!std::ranges::all_of(all, [](float value) { return std::isfinite(value); })) {
     fail(ErrorKind::kNumeric,
          "init-library: the parent's hidden states are not finite; are its weights sound in this "
@@ -264,10 +255,8 @@ double LibraryMaker::median_norm2(const LayerWeights& layer) const {
 }
 
 at::Tensor LibraryMaker::token_weights(const at::Tensor& output_BTD, double median) const {
-  if (is_paper(options_) || options_.token_weights == "none") {
-    return {};
-  }
-  return squared_norms(output_BTD).clamp_min(std::max(median, kSmallestNorm2)).reciprocal();
+  return is_paper(options_) ? at::Tensor()
+                            : puzzle::token_weights(output_BTD, options_.token_weights, median);
 }
 
 std::map<std::string, ErrorSums> LibraryMaker::measure_errors(std::int64_t layer,
@@ -361,15 +350,7 @@ std::string init_library_key(const LoadedModel& parent, const SearchSpace& space
   key.add("stage", kInitLibraryStage).add("version", kInitLibraryVersion);
   key.add("parent", parent.key).add("calibration", calibration.content_key());
   key.add("type", c10::toString(parent.weights.embedding.scalar_type()));
-  for (const LayerSpace& layer : space.layers) {
-    key.add("layer", "");
-    for (const AttentionSpec& variant : layer.attention) {
-      key.add("attention", variant.name());
-    }
-    for (const FfnSpec& variant : layer.ffn) {
-      key.add("ffn", variant.name());
-    }
-  }
+  add_space_to_key(key, space);
   key.add("init", options.init).add("batch_tokens", options.batch_tokens);
   if (!is_paper(options)) {
     key.add("token_weights", options.token_weights).add("lambda", options.lambda);

@@ -9,6 +9,7 @@
 #include "puzzle/base/file.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/tensor/convert.h"
+#include "puzzle/tensor/tensor_file.h"
 
 namespace puzzle {
 namespace {
@@ -17,14 +18,7 @@ template <class Weights>
 void add_library_tensors(const std::string& prefix, const Weights& weights,
                          std::vector<TensorToWrite>& tensors) {
   visit_tensors(weights, ConstTensorVisitor([&](const std::string& name, const at::Tensor& tensor) {
-                  TensorToWrite entry;
-                  entry.name = prefix + name;
-                  entry.dtype = dtype_of(tensor.scalar_type());
-                  entry.shape = tensor.sizes().vec();
-                  entry.produce = [tensor](const ByteSink& sink) {
-                    sink(tensor_bytes(tensor.detach().to(at::kCPU).contiguous()));
-                  };
-                  tensors.push_back(std::move(entry));
+                  tensors.push_back(tensor_to_write(prefix + name, tensor));
                 }));
 }
 
@@ -84,6 +78,18 @@ std::filesystem::path library_folder(const std::filesystem::path& run_folder,
 
 std::filesystem::path layer_file(const std::filesystem::path& library_folder, std::int64_t layer) {
   return library_folder / fmt::format("layer-{:03d}.safetensors", layer);
+}
+
+void add_space_to_key(KeyBuilder& key, const SearchSpace& space) {
+  for (const LayerSpace& layer : space.layers) {
+    key.add("layer", "");
+    for (const AttentionSpec& variant : layer.attention) {
+      key.add("attention", variant.name());
+    }
+    for (const FfnSpec& variant : layer.ffn) {
+      key.add("ffn", variant.name());
+    }
+  }
 }
 
 void save_layer_library(const std::filesystem::path& file, const LayerLibrary& library,

@@ -11,6 +11,8 @@
 #include <map>
 #include <string>
 
+#include "puzzle/arch/search_space.h"
+#include "puzzle/base/hash.h"
 #include "puzzle/model/weights.h"
 
 namespace puzzle {
@@ -27,6 +29,9 @@ struct LayerLibrary {
                                                    const std::string& key);
 [[nodiscard]] std::filesystem::path layer_file(const std::filesystem::path& library_folder,
                                                std::int64_t layer);
+
+// What a library's key says of the variants it holds.
+void add_space_to_key(KeyBuilder& key, const SearchSpace& space);
 
 // Throws Error(kIo). The file appears by rename.
 void save_layer_library(const std::filesystem::path& file, const LayerLibrary& library,

@@ -20,6 +20,7 @@
 #include "puzzle/stages/child_folder.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/heldout_kl.h"
+#include "puzzle/stages/token_weights.h"
 #include "puzzle/tensor/ridge.h"
 #include "puzzle/tensor/tensor_file.h"
 #include "puzzle/tensor/with_place.h"
@@ -28,8 +29,6 @@ namespace puzzle {
 namespace {
 
 constexpr std::int64_t kRepairVersion = 1;
-constexpr double kSmallestNorm2 = 1e-20;
-constexpr std::int64_t kMedianTokens = 4096;  // about as many decide the median of ‖h‖²
 
 enum class Half { kAttention, kFfn };
 
@@ -203,7 +202,7 @@ class Repairer {
     Gram gram(current.size(1), current.size(0), current.device());
     for (std::int64_t b = 0; b < calibration_.child.num_batches(); ++b) {
       gram.add(calibration_features(layer, half, b), calibration_.target(b, half_bias(layer, half)),
-               token_weights(calibration_.parent.states(b), median));
+               token_weights(calibration_.parent.states(b), options_.token_weights, median));
     }
     gram.visit_sums([&](at::Tensor& sum) { context_.communicator.all_reduce_sum(sum); });
     std::vector<at::Tensor> candidates = {current};
@@ -225,7 +224,8 @@ class Repairer {
       const at::Tensor x = half_features(layer, half, parent_.geometry, validation_.child.states(b),
                                          validation_.child.pass(b));
       const at::Tensor y = validation_.target(b, half_bias(layer, half));
-      const at::Tensor weights = token_weights(validation_.parent.states(b), median);
+      const at::Tensor weights =
+          token_weights(validation_.parent.states(b), options_.token_weights, median);
       for (std::size_t c = 0; c < candidates.size(); ++c) {
         const at::Tensor squares = squared_norms(y - at::linear(x, candidates[c]));
         errors[c] +=
@@ -257,13 +257,6 @@ class Repairer {
       median = all.slice(0, 0, all.size(0), stride).median().item<double>();
     }
     return context_.communicator.all_reduce_sum(median);
-  }
-
-  [[nodiscard]] at::Tensor token_weights(const at::Tensor& parent_BTD, double median) const {
-    if (options_.token_weights == "none") {
-      return {};
-    }
-    return squared_norms(parent_BTD).clamp_min(std::max(median, kSmallestNorm2)).reciprocal();
   }
 
   RunContext& context_;
@@ -301,13 +294,7 @@ TokenPart first_or_all(const TokenPart& part, std::int64_t num_tokens) {
 
 std::optional<RepairResult> finished_repair(RunContext& context, const std::string& key,
                                             const std::filesystem::path& folder) {
-  std::string text;
-  if (context.communicator.is_first() && holds_child(folder, key)) {
-    if (const auto record = context.db.find_stage(key)) {
-      text = record->detail_json;
-    }
-  }
-  text = context.communicator.broadcast_string(text, 0);
+  const std::string text = finished_child(context, folder, key);
   if (text.empty()) {
     return std::nullopt;
   }

@@ -1,0 +1,36 @@
+#include "puzzle/stages/token_weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+
+#include <ATen/ATen.h>
+
+#include "puzzle/stages/held_states.h"
+
+namespace puzzle {
+namespace {
+
+constexpr double kSmallestNorm2 = 1e-20;  // tokens of a zero state weigh no more than this says
+
+}  // namespace
+
+at::Tensor token_weights(const at::Tensor& states, const std::string& rule, double median) {
+  if (rule == "none") {
+    return {};
+  }
+  return squared_norms(states).clamp_min(std::max(median, kSmallestNorm2)).reciprocal();
+}
+
+std::vector<float> gather_floats(std::span<const float> mine, Communicator& communicator) {
+  const std::string_view bytes(reinterpret_cast<const char*>(mine.data()), mine.size_bytes());
+  std::vector<float> all;
+  for (const std::string& part : communicator.all_gather_strings(bytes)) {
+    const std::size_t old_size = all.size();
+    all.resize(old_size + part.size() / sizeof(float));
+    std::memcpy(all.data() + old_size, part.data(), part.size());
+  }
+  return all;
+}
+
+}  // namespace puzzle
