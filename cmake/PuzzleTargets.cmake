@@ -4,9 +4,9 @@
 #   Defines puzzle_<layer>_test and its CTest entries: one per test case above the torch line; with
 #   TORCH one per suite, since a process linked to libtorch takes most of a second to start.
 
-# ATen.h once for all targets below the torch line; unity builds do without (the header serialises them).
+# ATen.h once for all targets below the torch line: it is half of what compiling one of their units costs.
 function(_puzzle_use_pch target)
-  if(PUZZLE_UNITY OR NOT PUZZLE_PCH)
+  if(NOT PUZZLE_PCH)
     return()
   endif()
   if(NOT TARGET puzzle_pch)

@@ -32,9 +32,10 @@ TEST(Timing, QuantilesInterpolateBetweenOrderStatistics) {
 
 TEST(Timing, TheQuieterHalfIgnoresDisturbances) {
   EXPECT_DOUBLE_EQ(quiet_seconds({7.0}), 7.0);
-  EXPECT_DOUBLE_EQ(quiet_seconds({9.0, 1.0, 50.0, 1.2, 1.1}), 1.1);
-  EXPECT_DOUBLE_EQ(quiet_seconds({3.0, 1.0, 2.0}), 1.5);
-  EXPECT_DOUBLE_EQ(quiet_spread({9.0, 1.0, 50.0, 1.2, 1.1}), 0.2 / 1.1);
+  EXPECT_DOUBLE_EQ(quiet_seconds({9.0, 1.0, 50.0, 1.2, 1.1}), (1.0 + 1.1 + 1.2) / 3);
+  EXPECT_DOUBLE_EQ(quiet_seconds({9, 8, 7, 6, 5, 4, 30, 2, 1, 3, 11, 12, 13, 14, 15, 16}), 2.5);
+  EXPECT_DOUBLE_EQ(quiet_seconds({3.0, 1.0}), 2.0);
+  EXPECT_DOUBLE_EQ(quiet_spread({9.0, 1.0, 50.0, 1.2, 1.1}), (1.2 - 1.0) / ((1.0 + 1.1 + 1.2) / 3));
   EXPECT_DOUBLE_EQ(quiet_spread({7.0}), 0.0);
   EXPECT_DOUBLE_EQ(quiet_spread({0.0, 0.0}), 0.0);
 }

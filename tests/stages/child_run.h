@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include <gtest/gtest.h>
+
 #include "puzzle/base/file.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/assemble.h"
@@ -105,5 +107,30 @@ class DyingCommunicator final : public Communicator {
   std::int64_t left_;
   bool by_signal_;
 };
+
+// Runs `stage` (which takes a RunContext&) until it dies at the first, then the (1 + step)-th, ...
+// collective, each time in a folder of its own, until it gets through; runs it again there and
+// hands what came out to `compare(result, where)`.
+template <class Stage, class Compare>
+void expect_resumed_after_kills(ChildRun& run, std::int64_t step, const Stage& stage,
+                                const Compare& compare) {
+  bool finished = false;
+  for (std::int64_t dies_at = 1; !finished; dies_at += step) {
+    ASSERT_LT(dies_at, 200);
+    const auto path = run.folder / ("killed" + std::to_string(dies_at));
+    DyingCommunicator dying(dies_at, /*by_signal=*/false);
+    try {
+      Elsewhere first(dying, path);
+      (void)stage(first.context);
+      finished = true;
+    } catch (const std::runtime_error& error) {
+      ASSERT_STREQ(error.what(), "killed");
+    }
+    Elsewhere second(run.communicator, path);
+    SCOPED_TRACE("killed at collective " + std::to_string(dies_at));
+    compare(stage(second.context), second);
+    std::filesystem::remove_all(path);
+  }
+}
 
 }  // namespace puzzle::test

@@ -339,28 +339,15 @@ TEST(DistillChild, KilledAnywhereItGoesOnToTheSameBytes) {
   test::Elsewhere whole(run.communicator, run.folder / "whole");
   const DistillChildResult expected = run.run(options, whole.context);
   ASSERT_GT(expected.best_step, 0);
-  bool finished = false;
-  // In steps of 2: read, validate and save are hit in different rounds.
-  for (std::int64_t dies_at = 1; !finished; dies_at += 2) {
-    ASSERT_LT(dies_at, 100);
-    const auto path = run.folder / ("killed" + std::to_string(dies_at));
-    test::DyingCommunicator dying(dies_at, /*by_signal=*/false);
-    try {
-      test::Elsewhere first(dying, path);
-      (void)run.run(options, first.context);
-      finished = true;
-    } catch (const std::runtime_error& error) {
-      ASSERT_STREQ(error.what(), "killed");
-    }
-    test::Elsewhere second(run.communicator, path);
-    const DistillChildResult result = run.run(options, second.context);
-    EXPECT_EQ(second.weights(), whole.weights()) << "killed at collective " << dies_at;
-    EXPECT_EQ(result.kl_before, expected.kl_before);
-    EXPECT_EQ(result.kl_after, expected.kl_after);
-    EXPECT_EQ(result.best_step, expected.best_step);
-    EXPECT_EQ(second.curve(), whole.curve()) << "killed at collective " << dies_at;
-    std::filesystem::remove_all(path);
-  }
+  test::expect_resumed_after_kills(
+      run, 2, [&](RunContext& where) { return run.run(options, where); },
+      [&](const DistillChildResult& result, const test::Elsewhere& where) {
+        EXPECT_EQ(where.weights(), whole.weights());
+        EXPECT_EQ(result.kl_before, expected.kl_before);
+        EXPECT_EQ(result.kl_after, expected.kl_after);
+        EXPECT_EQ(result.best_step, expected.best_step);
+        EXPECT_EQ(where.curve(), whole.curve());
+      });
 }
 
 TEST(DistillChild, AChangedOptionStartsAnewAndLeavesTheOtherStateAlone) {

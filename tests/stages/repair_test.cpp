@@ -113,7 +113,8 @@ std::map<std::string, at::Tensor> naive_repair(const RepairRun& run, const Repai
         y = bias.defined() ? y - bias : y;
         return std::pair(x.reshape({-1, x.size(-1)}), y.reshape({-1, y.size(-1)}));
       };
-      const double median = parts[0].parent.square().sum(-1).reshape({-1}).median().item<double>();
+      const at::Tensor norms = std::get<0>(parts[0].parent.square().sum(-1).reshape({-1}).sort());
+      const double median = norms[norms.size(0) / 2].item<double>();
       const auto weights = [&](std::size_t p) {
         return naive_weights(parts[p].parent, median, options.token_weights).reshape({-1});
       };
@@ -218,26 +219,24 @@ TEST(Repair, AKilledRunGoesOnToTheSameBits) {
   const RepairOptions options;
   test::Elsewhere whole(run.communicator, run.folder / "whole");
   const RepairResult expected = run.run(options, whole.context);
-  bool finished = false;
-  for (std::int64_t dies_at = 1; !finished; dies_at += 3) {
-    ASSERT_LT(dies_at, 200);
-    const auto path = run.folder / ("killed" + std::to_string(dies_at));
-    test::DyingCommunicator dying(dies_at, /*by_signal=*/false);
-    try {
-      test::Elsewhere first(dying, path);
-      (void)run.run(options, first.context);
-      finished = true;
-    } catch (const std::runtime_error& error) {
-      ASSERT_STREQ(error.what(), "killed");
-    }
-    test::Elsewhere second(run.communicator, path);
-    const RepairResult result = run.run(options, second.context);
-    EXPECT_EQ(second.weights(), whole.weights()) << "killed at collective " << dies_at;
-    EXPECT_EQ(result.kl_after, expected.kl_after);
-    EXPECT_EQ(result.refitted, expected.refitted);
-    EXPECT_FALSE(second.has_leftovers()) << "killed at collective " << dies_at;
-    std::filesystem::remove_all(path);
-  }
+  test::expect_resumed_after_kills(
+      run, 3, [&](RunContext& where) { return run.run(options, where); },
+      [&](const RepairResult& result, const test::Elsewhere& where) {
+        EXPECT_EQ(where.weights(), whole.weights());
+        EXPECT_EQ(result.kl_after, expected.kl_after);
+        EXPECT_EQ(result.refitted, expected.refitted);
+        EXPECT_FALSE(where.has_leftovers());
+      });
+}
+
+TEST(Repair, AStateLeftByAFinishedRepairIsRemoved) {
+  RepairRun run;
+  test::Elsewhere where(run.communicator, run.folder / "elsewhere");
+  const RepairResult result = run.run({}, where.context);
+  make_folder(result.folder.string() + ".repair-" + result.key.substr(0, 8));
+  ASSERT_TRUE(where.has_leftovers());
+  EXPECT_EQ(run.run({}, where.context).key, result.key);
+  EXPECT_FALSE(where.has_leftovers());
 }
 
 TEST(Repair, AFinishedRepairIsNotDoneAgain) {
@@ -259,7 +258,7 @@ TEST(Repair, AFinishedRepairIsNotDoneAgain) {
 TEST(Repair, TwoRanksGiveTheResultOfOne) {
   RepairRun run;
   RepairOptions options;
-  options.token_weights = "inverse";  // the median is of rank 0's tokens
+  ASSERT_EQ(options.token_weights, "damped") << "the median is of all ranks' tokens";
   test::Elsewhere alone(run.communicator, run.folder / "alone");
   const RepairResult expected = run.run(options, alone.context);
   const auto path = run.folder / "group";

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <random>
+#include <span>
 #include <tuple>
 
 #include <fmt/ranges.h>
@@ -81,7 +82,7 @@ void add_stack_doubts(const StackPlan& plan, const StackSamples& samples, std::s
     const double spread = quiet_spread(samples[s][point]);
     if (spread > max_spread) {
       doubts.push_back(
-          fmt::format("{}, {}: even the quieter half of the samples spreads by {:.0f} %",
+          fmt::format("{}, {}: even the quietest quarter of the samples spreads by {:.0f} %",
                       stack_text(plan.counts[s]), point_text(plan.points[point]), 100.0 * spread));
     }
     if (std::abs(times.residuals[s]) > kMaxStackResidual) {
@@ -92,11 +93,30 @@ void add_stack_doubts(const StackPlan& plan, const StackSamples& samples, std::s
   }
 }
 
-void add_row_doubts(const std::vector<MeasuredCost>& rows, std::vector<std::string>& doubts) {
+// Largest part of a stack's time at `point` that `name` would make up if it took `seconds`.
+double largest_share(const StackPlan& plan, const StackSamples& samples, std::size_t point,
+                     const std::string& name, double seconds) {
+  double largest = 0.0;
+  for (std::size_t s = 0; s < plan.counts.size(); ++s) {
+    const auto count = plan.counts[s].find(name);
+    if (count != plan.counts[s].end()) {
+      largest = std::max(
+          largest, static_cast<double>(count->second) * seconds / quiet_seconds(samples[s][point]));
+    }
+  }
+  return largest;
+}
+
+// What is small against the whole model's time may be as uncertain as it likes.
+void add_row_doubts(const StackPlan& plan, const StackSamples& samples, std::size_t point,
+                    std::span<const MeasuredCost> rows, double max_spread,
+                    std::vector<std::string>& doubts) {
   for (const MeasuredCost& row : rows) {
-    if (row.seconds <= 0.0) {
+    const double spread = row.p90_s - row.p10_s;
+    const bool matters = largest_share(plan, samples, point, row.subblock, spread) > max_spread;
+    if (row.seconds <= 0.0 && (matters || row.subblock != kFixedSubblock)) {
       doubts.push_back(row_text(row) + ": 0 s");
-    } else if (row.p90_s - row.p10_s > row.seconds) {
+    } else if (matters && spread > row.seconds) {
       doubts.push_back(fmt::format("{}: between {:.3g} and {:.3g} ms", row_text(row),
                                    1e3 * row.p10_s, 1e3 * row.p90_s));
     }
@@ -157,6 +177,7 @@ std::vector<std::string> doubtful_order(const std::vector<MeasuredCost>& rows) {
 
 StackCosts fit_stack_costs(const StackPlan& plan, const StackSamples& samples, double max_spread) {
   StackCosts costs;
+  std::vector<std::string> row_doubts;
   std::vector<std::string> stack_doubts;
   std::vector<std::size_t> all(num_passes(samples));
   for (std::size_t pass = 0; pass < all.size(); ++pass) {
@@ -167,6 +188,7 @@ StackCosts fit_stack_costs(const StackPlan& plan, const StackSamples& samples, d
     const SubblockTimes times =
         solve_subblock_times(stack_equations(plan, samples, p, all), plan.shared);
     const auto answers = bootstrap_answers(plan, samples, p);
+    const std::size_t first_row = costs.rows.size();
     for (const auto& [name, seconds] : times.seconds) {
       if (name == plan.shared && name != kFixedSubblock) {
         continue;
@@ -176,11 +198,13 @@ StackCosts fit_stack_costs(const StackPlan& plan, const StackSamples& samples, d
                             std::max(seconds, quantile(answers.at(name), 0.9)),
                             static_cast<std::int64_t>(all.size())});
     }
+    add_row_doubts(plan, samples, p, std::span(costs.rows).subspan(first_row), max_spread,
+                   row_doubts);
     costs.worst_residual = std::max(costs.worst_residual, times.residual_max);
     add_stack_doubts(plan, samples, p, times, max_spread, stack_doubts);
   }
   costs.doubts = doubtful_order(costs.rows);
-  add_row_doubts(costs.rows, costs.doubts);
+  costs.doubts.insert(costs.doubts.end(), row_doubts.begin(), row_doubts.end());
   costs.doubts.insert(costs.doubts.end(), stack_doubts.begin(), stack_doubts.end());
   return costs;
 }

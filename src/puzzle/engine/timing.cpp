@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/interrupt.h"
@@ -64,11 +65,11 @@ std::vector<Timing> time_round(TimedCalls& calls, std::int64_t samples) {
   return timings;
 }
 
-// The smaller half, rounded up, in rising order.
-std::vector<double> quieter_half(std::vector<double> values) {
+// The smallest quarter, rounded up and at least three, in rising order.
+std::vector<double> quietest_quarter(std::vector<double> values) {
   PUZZLE_CHECK(!values.empty(), "no values");
   std::sort(values.begin(), values.end());
-  values.resize((values.size() + 1) / 2);
+  values.resize(std::min(values.size(), std::max<std::size_t>(3, (values.size() + 3) / 4)));
   return values;
 }
 
@@ -89,7 +90,7 @@ void TimingPolicy::visit(OptionList& list) {
   list.add(
       "max_spread", max_spread, Range<double>{0.0, 100.0},
       "Rounds are added while times spread by more than this: (p90 - p10) / median of a round; of "
-      "stacks of sub-blocks the range of the quieter half of all samples.");
+      "stacks of sub-blocks the range of the quietest quarter of all samples.");
   list.add("max_rounds", max_rounds, Range<std::int64_t>{1, 100},
            "Rounds at most. The quietest counts; of stacks of sub-blocks all do.");
   list.add("max_seconds", max_seconds, Range<double>{0.0, 86400.0},
@@ -110,13 +111,14 @@ double quantile(std::vector<double> values, double fraction) {
 }
 
 double quiet_seconds(std::vector<double> values) {
-  return quantile(quieter_half(std::move(values)), 0.5);
+  const std::vector<double> quarter = quietest_quarter(std::move(values));
+  return std::accumulate(quarter.begin(), quarter.end(), 0.0) / static_cast<double>(quarter.size());
 }
 
 double quiet_spread(std::vector<double> values) {
-  const std::vector<double> half = quieter_half(std::move(values));
-  const double middle = quantile(half, 0.5);
-  return middle > 0.0 ? (half.back() - half.front()) / middle : 0.0;
+  const double seconds = quiet_seconds(values);
+  const std::vector<double> quarter = quietest_quarter(std::move(values));
+  return seconds > 0.0 ? (quarter.back() - quarter.front()) / seconds : 0.0;
 }
 
 std::vector<Timing> measure_all_seconds(const std::function<std::vector<double>()>& run_once,

@@ -36,8 +36,8 @@ struct Timing {
 [[nodiscard]] double quantile(std::vector<double> values, double fraction);
 
 // Robust location and spread of calls that other processes disturb, which only ever makes them
-// longer: the median of the quieter half (rounded up) of the values, and the range of that half
-// divided by it. `values` must not be empty.
+// longer: the mean of the smallest quarter (rounded up, at least three) of the values, and the
+// range of that quarter divided by it. `values` must not be empty.
 [[nodiscard]] double quiet_seconds(std::vector<double> values);
 [[nodiscard]] double quiet_spread(std::vector<double> values);
 

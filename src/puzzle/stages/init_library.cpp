@@ -243,15 +243,7 @@ void LibraryMaker::make_layer(std::int64_t layer, Progress& progress) {
 double LibraryMaker::median_norm2(const LayerWeights& layer) const {
   const std::int64_t stride = std::max<std::int64_t>(1, calibration_.num_tokens() / kMedianTokens);
   const std::vector<float> mine = calibration_states_->sampled_norms(layer, stride);
-  std::vector<float> all = gather_floats(mine, context_.communicator);
-  if (!std::ranges::all_of(all, [](float value) { return std::isfinite(value); })) {
-    fail(ErrorKind::kNumeric,
-         "init-library: the parent's hidden states are not finite; are its weights sound in this "
-         "numeric type?");
-  }
-  const auto middle = all.begin() + std::ssize(all) / 2;
-  std::ranges::nth_element(all, middle);
-  return *middle;
+  return median_over_ranks(mine, context_.communicator, "init-library");
 }
 
 at::Tensor LibraryMaker::token_weights(const at::Tensor& output_BTD, double median) const {

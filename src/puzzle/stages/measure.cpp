@@ -21,7 +21,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kMeasureVersion = 2;
+constexpr std::int64_t kMeasureVersion = 3;
 constexpr const char* kNative = "native";
 constexpr const char* kLlamaServer = "llama-server";
 constexpr const char* kRoofline = "roofline";

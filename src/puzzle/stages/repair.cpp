@@ -28,7 +28,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kRepairVersion = 1;
+constexpr std::int64_t kRepairVersion = 2;
 
 enum class Half { kAttention, kFfn };
 
@@ -241,22 +241,19 @@ class Repairer {
     return errors;
   }
 
-  // Median of the parent's ‖h‖² over evenly spread calibration tokens, of rank 0's share.
+  // Of the parent's ‖h‖² over all calibration tokens.
   double median_norm2() {
     if (options_.token_weights != "damped") {
       return 0.0;
     }
-    std::vector<at::Tensor> norms;
+    std::vector<float> norms;
     for (std::int64_t b = 0; b < calibration_.parent.num_batches(); ++b) {
-      norms.push_back(squared_norms(calibration_.parent.states(b)).reshape({-1}));
+      const at::Tensor batch =
+          squared_norms(calibration_.parent.states(b)).to(at::kCPU, at::kFloat).contiguous();
+      norms.insert(norms.end(), batch.const_data_ptr<float>(),
+                   batch.const_data_ptr<float>() + batch.numel());
     }
-    double median = 0.0;
-    if (context_.communicator.is_first()) {
-      const at::Tensor all = at::cat(norms);
-      const std::int64_t stride = std::max<std::int64_t>(1, all.size(0) / kMedianTokens);
-      median = all.slice(0, 0, all.size(0), stride).median().item<double>();
-    }
-    return context_.communicator.all_reduce_sum(median);
+    return median_over_ranks(norms, context_.communicator, "repair");
   }
 
   RunContext& context_;
@@ -337,14 +334,18 @@ RepairResult repair(RunContext& context, const LoadedModel& parent, const Repair
   const TokenPart validation = first_or_all(validation_part, options.validation_tokens);
   const std::string key = repair_key(parent, input, calibration, validation, options);
   const std::filesystem::path folder = context.folder / "children" / input.name;
+  const std::filesystem::path layers =
+      fmt::format("{}.repair-{}", folder.string(), key.substr(0, 8));
   if (const auto done = finished_repair(context, key, folder)) {
+    if (context.communicator.is_first()) {
+      std::error_code ignored;  // left by a process that died right after its record
+      std::filesystem::remove_all(layers, ignored);
+    }
     return *done;
   }
   ModelWeights before = load_model(input.child_folder, context.type);
   move_to(before, context.device, context.type);
   LoadedModel child{input.child_folder, input.child_key, before, parent.geometry, parent.tokenizer};
-  const std::filesystem::path layers =
-      fmt::format("{}.repair-{}", folder.string(), key.substr(0, 8));
   RepairResult result{folder, key};
   result.kl_before = heldout_kl(parent, before, validation, context.communicator);
   auto [after, refitted] =

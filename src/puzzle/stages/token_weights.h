@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +12,7 @@
 
 namespace puzzle {
 
-// About so many tokens, spread evenly, decide the median of ‖h‖².
+// About so many tokens, spread evenly, decide the median of ‖h‖² where computing h takes a pass.
 inline constexpr std::int64_t kMedianTokens = 4096;
 
 // Weights [..] of hidden states h [.., D] by `rule`: "none" (undefined: all 1), "inverse" (1/‖h‖²;
@@ -19,8 +20,9 @@ inline constexpr std::int64_t kMedianTokens = 4096;
 [[nodiscard]] at::Tensor token_weights(const at::Tensor& states, const std::string& rule,
                                        double median);
 
-// Every rank's numbers in the order of the ranks.
-[[nodiscard]] std::vector<float> gather_floats(std::span<const float> mine,
-                                               Communicator& communicator);
+// Median of ‖h‖² over the tokens of all ranks, `mine` being this rank's; whatever the number of
+// ranks is. Throws Error(kNumeric) if one of them is not finite; `place` goes into its message.
+[[nodiscard]] double median_over_ranks(std::span<const float> mine, Communicator& communicator,
+                                       std::string_view place);
 
 }  // namespace puzzle
