@@ -55,6 +55,29 @@ TEST(ScoreTable, ErrorsOfHalvesAddInSquares) {
   EXPECT_EQ(table.block(0, parse_block("kv4/w96")).standard_error, 0.0);
 }
 
+TEST(ScoreTable, ExactScoresGoBeforeEstimates) {
+  const auto estimate = [](const std::string& block, double value) {
+    ScoreRow found = row(0, block, "kl", value, 0.01);
+    found.method = "gradient";
+    return found;
+  };
+  // The halves' effects have a correlation of (1.5 - 0.4 - 0.9) / (2 √(0.4 · 0.9)) = 1/6.
+  std::vector<ScoreRow> rows = {estimate("kv1/w96", 0.4), estimate("kv4/w32", 0.9),
+                                estimate("kv1/w32", 1.5), estimate("kv4/w64", 0.1)};
+  const ModelSpec parent = test::tiny_spec(2);
+  const auto value = [&](const char* block) {
+    return ScoreTable(rows, parent, "kl").block(0, parse_block(block)).value;
+  };
+  EXPECT_EQ(value("kv1/w96"), 0.4);
+  EXPECT_NEAR(value("kv1/w32"), 1.5, 1e-12);
+  EXPECT_NEAR(value("kv1/w64"), 0.5, 1e-12);  // no estimate of the pair
+  rows.push_back(row(0, "kv1/w96", "kl", 1.6, 0.02));
+  EXPECT_EQ(value("kv1/w96"), 1.6);
+  EXPECT_NEAR(value("kv1/w32"), 1.6 + 0.9 + 2.0 / 6.0 * std::sqrt(1.6 * 0.9), 1e-12);
+  rows.push_back(row(0, "kv1/w32", "kl", 7.0, 0.02));
+  EXPECT_EQ(value("kv1/w32"), 7.0);
+}
+
 TEST(ScoreTable, AgreementIsTurnedRoundSoThatLowerIsBetter) {
   const ScoreTable table(rows(), test::tiny_spec(2), "top1");
   EXPECT_DOUBLE_EQ(table.block(0, parse_block("kv1/w96")).value, 0.25);

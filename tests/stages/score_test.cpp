@@ -37,8 +37,14 @@ struct ScoreRun : test::ScoredRun {
   [[nodiscard]] RunContext with(RunDb& other) { return {folder.path(), other, communicator}; }
 };
 
-ScoreOptions with_pairs(const std::vector<std::string>& pairs = {"kv1/w32", "1:kv2/linear"}) {
+ScoreOptions exact() {
   ScoreOptions options;
+  options.method = "replace-one";
+  return options;
+}
+
+ScoreOptions with_pairs(const std::vector<std::string>& pairs = {"kv1/w32", "1:kv2/linear"}) {
+  ScoreOptions options = exact();
   options.pairs = pairs;
   options.batch_windows = 5;
   return options;
@@ -100,7 +106,7 @@ TEST(Score, EveryCandidateEqualsAPassThroughTheWholeModifiedModel) {
 
 TEST(Score, TheParentsOwnBlockIsNoCandidate) {
   ScoreRun run;
-  (void)run.run({});
+  (void)run.run(exact());
   for (const ScoreRow& row : run.db.scores()) {
     EXPECT_NE(row.block, "kv4/w96");
   }
@@ -129,7 +135,7 @@ TEST(Score, OneCandidateAtATimeGivesTheSameBits) {
   const TokenPart large("large", run.corpus.load(), starts, {32, true});
   const auto score_with = [&](std::int64_t mib, RunDb& db) {
     RunContext context = run.with(db);
-    ScoreOptions options;
+    ScoreOptions options = exact();
     options.hidden_mib = mib;
     options.batch_windows = 64;
     SearchSpace space = run.space;
@@ -219,8 +225,8 @@ TEST(Score, TwoRanksGiveTheResultOfOne) {
 TEST(Score, DocumentsDoNotSeeEachOtherWhereTheDataSaysSo) {
   ScoreRun run(/*cross_documents=*/false);
   ScoreRun open(/*cross_documents=*/true);
-  (void)run.run({});
-  (void)open.run({});
+  (void)run.run(exact());
+  (void)open.run(exact());
   // A window in which each document is scored by itself: 24 letters a document, windows of 16.
   const TokenBatch batch = run.validation->slice(2, 1);
   const at::Tensor ids = batch.document_ids_BT[0];
@@ -254,7 +260,7 @@ TEST(Score, DocumentsDoNotSeeEachOtherWhereTheDataSaysSo) {
 TEST(Score, PairsKeepToTheLayersThatAllowThem) {
   ScoreRun run;
   run.space.layers[1] = {{AttentionSpec::gqa(4)}, {FfnSpec::swiglu(96)}};
-  ScoreOptions options;
+  ScoreOptions options = exact();
   options.pairs = {"kv1/w32", "none/none"};
   EXPECT_EQ(run.run(options).num_candidates, 2 * (4 + 4 + 2));
   for (const ScoreRow& row : run.db.scores()) {
@@ -272,7 +278,7 @@ TEST(Score, RefusesWhatItCannotScore) {
   const auto score_windows = [&](const std::vector<std::int64_t>& starts) {
     const TokenPart part("scoring", run.corpus.load(), starts, {16, true});
     (void)score(run.context, run.parent, {run.library.folder, run.library.key}, run.space, part,
-                {});
+                exact());
   };
   EXPECT_PUZZLE_ERROR(score_windows({}), ErrorKind::kUsage, "has 0 windows");
   EXPECT_PUZZLE_ERROR(score_windows({32}), ErrorKind::kUsage,

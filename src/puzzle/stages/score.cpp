@@ -1,215 +1,31 @@
 #include "puzzle/stages/score.h"
 
-#include <algorithm>
-#include <cmath>
-#include <span>
+#include <functional>
+#include <set>
 #include <utility>
 
-#include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include "puzzle/arch/cost.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/options.h"
-#include "puzzle/base/progress.h"
-#include "puzzle/stages/held_states.h"
-#include "puzzle/stages/independent_windows.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/stages/named_pairs.h"
-#include "puzzle/stages/ratio_of_sums.h"
 #include "puzzle/stages/score_candidates.h"
 #include "puzzle/stages/score_downstream.h"
-#include "puzzle/tensor/head_loss.h"
+#include "puzzle/stages/score_exact.h"
+#include "puzzle/stages/score_gradient.h"
+#include "puzzle/stages/score_hybrid.h"
 #include "puzzle/tensor/with_place.h"
 
 namespace puzzle {
-namespace {
-
-// Forward work of one candidate, for progress: the layers from its own on, and the head, which
-// costs as much as a number of layers.
-class CandidateWork {
- public:
-  CandidateWork(const ModelSpec& parent, std::int64_t window) : num_layers_(parent.num_layers()) {
-    const FlopsQuery query{.batch = 1, .new_tokens = window};
-    const std::int64_t head = head_flops(parent, query);
-    const std::int64_t layer = (model_flops(parent, query) - head) / num_layers_;
-    head_layers_ = head / std::max<std::int64_t>(1, layer);
-  }
-  [[nodiscard]] std::int64_t of(std::int64_t layer) const {
-    return num_layers_ - layer + head_layers_;
-  }
-  [[nodiscard]] std::int64_t of(const LayerCandidates& layers) const {
-    std::int64_t sum = 0;
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      sum += std::ssize(layers[i]) * of(static_cast<std::int64_t>(i));
-    }
-    return sum;
-  }
-
- private:
-  std::int64_t num_layers_;
-  std::int64_t head_layers_;
-};
-
-class Scorer {
- public:
-  Scorer(RunContext& context, const LoadedModel& parent, const TokenPart& part,
-         const ScoreOptions& options)
-      : context_(context),
-        parent_(parent),
-        part_(part),
-        units_(independent_units(part)),
-        share_(share_of(part.num_windows(), rank_share(context))),
-        states_(parent, part, rank_share(context), options.batch_windows * part.window()),
-        labels_(
-            part.slice(share_.begin, share_.count()).labels_BT.reshape({-1}).to(context.device)) {
-    std::vector<at::Tensor> finals;
-    for (std::int64_t b = 0; b < states_.num_batches(); ++b) {
-      finals.push_back(finish(states_.states(b), states_.pass(b), 0));
-    }
-    parent_final_ = finals.empty() ? at::Tensor() : at::cat(finals);
-    const std::int64_t bytes = std::max<std::int64_t>(1, share_.count() * part.window()) *
-                               parent.weights.spec.hidden_size * 4;
-    at_a_time_ = std::max<std::int64_t>(1, (options.hidden_mib << 20) / bytes);
-  }
-
-  // Scores the candidates of the layer that the states have reached, a group at a time.
-  void score_layer(const std::vector<Candidate>& candidates, const LayerLibrary& library,
-                   const CandidateWork& work, Progress& progress) {
-    for (std::size_t first = 0; first < candidates.size();
-         first += static_cast<std::size_t>(at_a_time_)) {
-      const std::size_t last =
-          std::min(candidates.size(), first + static_cast<std::size_t>(at_a_time_));
-      std::vector<HeadInput> finals;
-      for (std::size_t c = first; c < last && share_.count() > 0; ++c) {
-        const Candidate& candidate = candidates[c];
-        finals.push_back(
-            {candidate_final(make_block(parent_.weights, library, candidate.layer, candidate.block),
-                             candidate.layer),
-             parent_.weights.head});
-      }
-      const HeadInput parent{parent_final_, parent_.weights.head};
-      const std::vector<TokenLosses> losses = token_losses(&parent, finals, labels_);
-      std::vector<ScoreRow> rows;
-      for (std::size_t c = first; c < last; ++c) {
-        add_rows(candidates[c], finals.empty() ? TokenLosses{} : losses[c - first], rows);
-      }
-      if (context_.communicator.is_first()) {
-        context_.db.put(rows);
-      }
-      const std::int64_t layer = candidates[first].layer;
-      progress.advance(static_cast<std::int64_t>(last - first) * work.of(layer),
-                       fmt::format("layer {}", layer));
-    }
-  }
-
-  void advance(std::int64_t layer) {
-    states_.advance(parent_.weights.layers[static_cast<std::size_t>(layer)]);
-  }
-
- private:
-  static RankShare rank_share(const RunContext& context) {
-    return {context.communicator.rank(), context.communicator.size()};
-  }
-
-  // Final hidden states [B·T, D] from the states entering layer `first`.
-  [[nodiscard]] at::Tensor finish(const at::Tensor& x, const PassContext& pass,
-                                  std::int64_t first) const {
-    const at::Tensor last = apply_layers(parent_.weights, parent_.geometry, x, pass, first,
-                                         parent_.weights.spec.num_layers());
-    return final_hidden(parent_.weights, last).reshape({-1, last.size(-1)});
-  }
-
-  // Final hidden states [N, D] with `block` in place of layer `layer`, whose input the states hold.
-  [[nodiscard]] at::Tensor candidate_final(const LayerWeights& block, std::int64_t layer) const {
-    std::vector<at::Tensor> finals;
-    for (std::int64_t b = 0; b < states_.num_batches(); ++b) {
-      const PassContext pass = states_.pass(b);
-      finals.push_back(
-          finish(apply_layer(block, parent_.geometry, states_.states(b), pass), pass, layer + 1));
-    }
-    return at::cat(finals);
-  }
-
-  // Mean of [N] values over the tokens that `counted_N` marks, of all ranks.
-  [[nodiscard]] RatioOfSums::Result mean_of(const at::Tensor& values_N,
-                                            const at::Tensor& counted_N) const {
-    RatioOfSums ratio(units_.count);
-    if (share_.count() > 0) {
-      ratio.add_windows(std::span(units_.unit_of_window)
-                            .subspan(static_cast<std::size_t>(share_.begin),
-                                     static_cast<std::size_t>(share_.count())),
-                        values_N, counted_N);
-    }
-    return ratio.result(context_.communicator);
-  }
-
-  void add_rows(const Candidate& candidate, const TokenLosses& losses,
-                std::vector<ScoreRow>& rows) {
-    const auto put = [&](const char* metric, const at::Tensor& values, const at::Tensor& counted) {
-      const RatioOfSums::Result mean = mean_of(values, counted);
-      if (!std::isfinite(mean.value)) {
-        fail(ErrorKind::kNumeric,
-             "score: layer {}, {}: {} is {}; the variant gives non-finite activations",
-             candidate.layer, candidate.block.name(), metric, mean.value);
-      }
-      rows.push_back({.key = candidate.key,
-                      .layer = candidate.layer,
-                      .block = candidate.block.name(),
-                      .method = "replace-one",
-                      .metric = metric,
-                      .value = mean.value,
-                      .standard_error = mean.standard_error,
-                      .tokens = part_.num_tokens()});
-    };
-    const at::Tensor labelled = labels_.ge(0);
-    const at::Tensor all = at::ones_like(labelled);
-    put("kl", losses.kl, all);
-    put("lm_loss", losses.nll.defined() ? losses.nll - losses.parent_nll : at::Tensor(), labelled);
-    put("top1", losses.top1_agree, all);
-  }
-
-  RunContext& context_;
-  const LoadedModel& parent_;
-  const TokenPart& part_;
-  WindowUnits units_;
-  IndexRange share_;
-  HeldStates states_;
-  at::Tensor labels_;  // [N]
-  at::Tensor parent_final_;
-  std::int64_t at_a_time_ = 1;
-};
-
-// Walks through the parent's layers and scores what is missing of `layers` in each.
-void score_replace_one(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
-                       const TokenPart& part, const ScoreOptions& options,
-                       const LayerCandidates& layers, const LayerCandidates& missing) {
-  const CandidateWork work(parent.weights.spec, part.window());
-  Progress progress("score", work.of(layers), "layer passes");
-  progress.skip(work.of(layers) - work.of(missing));
-  Scorer scorer(context, parent, part, options);
-  std::size_t end = missing.size();  // one past the last layer that lacks any
-  while (end > 0 && missing[end - 1].empty()) {
-    --end;
-  }
-  for (std::size_t i = 0; i < end; ++i) {
-    const auto layer = static_cast<std::int64_t>(i);
-    if (!missing[i].empty()) {
-      scorer.score_layer(missing[i], load_scored_layer(context, parent, input, layer), work,
-                         progress);
-    }
-    if (i + 1 < end) {
-      scorer.advance(layer);
-    }
-  }
-}
-
-}  // namespace
-
 void ScoreOptions::visit(OptionList& list) {
-  list.add("method", method, Choices{{"replace-one", "downstream"}},
-           "How variants are scored: by what the parent with one block replaced says on text (KL, "
-           "LM loss, top-1 agreement), or by the accuracy that it loses on evaluation sets.");
+  list.add("method", method, Choices{{"hybrid", "gradient", "replace-one", "downstream"}},
+           "How variants are scored: replace-one compares on text what the parent with one block "
+           "replaced says (KL, LM loss, top-1 agreement); gradient estimates that KL for all of "
+           "them from a few backward passes; hybrid does that and then replace-one where an "
+           "estimate may be wrong or decides; downstream takes the accuracy lost on evaluation "
+           "sets.");
   list.add("num_tokens", num_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
            "Tokens of the scoring part to use; 0 uses all of it.");
   list.add("pairs", pairs,
@@ -220,6 +36,15 @@ void ScoreOptions::visit(OptionList& list) {
   list.add("hidden_mib", hidden_mib, Range<std::int64_t>{1, 1 << 24},
            "MiB of final hidden states kept at a time; candidates of a layer that fit share the "
            "parent's vocabulary projection.");
+  list.add("samples", samples, Range<std::int64_t>{1, 1024},
+           "Labels drawn per position, one backward pass each; gradient and hybrid.");
+  list.add(
+      "exact_above", exact_above, Range<double>{0.0, 1e6},
+      "Hybrid scores exactly what it estimates above this, in nats: second order fails there.");
+  list.add(
+      "exact_share", exact_share, Range<double>{0.0, 1e3},
+      "What hybrid may spend in all, estimates included, as a share of a full forward pass per "
+      "variant; what is left after the doubtful ones goes to those that the search chooses.");
   list.add("minimal_pairs", minimal_pairs,
            "Minimal-pair sets of method downstream; use others than evaluate does.");
   list.add("multiple_choice", multiple_choice, "Multiple-choice sets of method downstream.");
@@ -248,43 +73,208 @@ void check_scoring_windows(std::int64_t num_windows) {
   }
 }
 
+namespace {
+
+bool is_estimated(const ScoreOptions& options) {
+  return options.method == "gradient" || options.method == "hybrid";
+}
+
+TokenPart used_part(const TokenPart& scoring, const ScoreOptions& options) {
+  return options.num_tokens > 0 ? scoring.first_tokens(options.num_tokens) : scoring;
+}
+
+// The candidates of `layers` that `wanted` names, and no others.
+LayerCandidates restricted_to(const LayerCandidates& layers, const std::vector<Candidate>& wanted) {
+  std::set<std::string> keys;
+  for (const Candidate& candidate : wanted) {
+    keys.insert(candidate.key);
+  }
+  LayerCandidates kept = layers;
+  for (auto& layer : kept) {
+    std::erase_if(layer, [&](const Candidate& candidate) { return !keys.contains(candidate.key); });
+  }
+  return kept;
+}
+
+std::vector<Candidate> with_keys(const LayerCandidates& layers, const std::set<std::string>& keys) {
+  std::vector<Candidate> found;
+  for (const auto& layer : layers) {
+    for (const Candidate& candidate : layer) {
+      if (keys.contains(candidate.key)) {
+        found.push_back(candidate);
+      }
+    }
+  }
+  return found;
+}
+
+// Exact scores of some candidates; returns how many were not there yet.
+std::int64_t score_exactly(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
+                           const TokenPart& part, const ScoreOptions& options,
+                           const LayerCandidates& wanted) {
+  const LayerCandidates missing = missing_candidates(context, wanted);
+  const std::int64_t count = num_candidates(missing);
+  if (count > 0) {
+    with_place("score",
+               [&] { score_replace_one(context, parent, input, part, options, wanted, missing); });
+  }
+  return count;
+}
+
+// Rank 0's database answers for all.
+bool is_known(RunContext& context, const std::string& key) {
+  const std::string answer = context.communicator.broadcast_string(
+      context.communicator.is_first() && context.db.has(RunTable::kScores, key) ? "yes" : "no", 0);
+  return answer == "yes";
+}
+
+// What rank 0 picks, on every rank.
+LayerCandidates picked_by_first(RunContext& context, const LayerCandidates& layers,
+                                const std::function<std::vector<Candidate>()>& pick) {
+  std::string keys;
+  if (context.communicator.is_first()) {
+    for (const Candidate& candidate : pick()) {
+      keys += candidate.key + " ";
+    }
+  }
+  keys = context.communicator.broadcast_string(keys, 0);
+  std::set<std::string> wanted;
+  for (const std::string& key : split(keys, ' ')) {
+    wanted.insert(key);
+  }
+  return restricted_to(layers, with_keys(layers, wanted));
+}
+
+class Stage {
+ public:
+  Stage(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
+        const SearchSpace& space, const TokenPart& scoring, const ScoreOptions& options)
+      : context_(context),
+        parent_(parent),
+        input_(input),
+        space_(space),
+        options_(options),
+        part_(used_part(scoring, options)) {}
+
+  [[nodiscard]] LayerCandidates candidates(const std::string& method,
+                                           const std::string& content) const {
+    return all_candidates(parent_, input_, space_, content, method, options_.pairs);
+  }
+  [[nodiscard]] LayerCandidates exact_candidates() const {
+    return candidates("replace-one", part_.content_key());
+  }
+
+  ScoreResult replace_one() {
+    check_scoring_windows(part_.num_windows());
+    const LayerCandidates layers = exact_candidates();
+    set_current(keys_of(layers));
+    return {.key = "", .num_candidates = num_candidates(layers), .num_scored_now = exactly(layers)};
+  }
+
+  ScoreResult downstream() {
+    const std::vector<EvalSet> sets = load_score_sets(options_, *parent_.tokenizer);
+    const LayerCandidates layers = candidates("downstream", content_key_of(sets));
+    set_current(keys_of(layers));
+    const LayerCandidates missing = missing_candidates(context_, layers);
+    const std::int64_t count = num_candidates(missing);
+    if (count > 0) {
+      with_place("score", [&] { score_downstream(context_, parent_, input_, sets, missing); });
+    }
+    return {.key = "", .num_candidates = num_candidates(layers), .num_scored_now = count};
+  }
+
+  ScoreResult estimates() {
+    check_scoring_windows(part_.num_windows());
+    const LayerCandidates layers = candidates("gradient", part_.content_key());
+    const std::string key = gradient_key(context_, layers, options_);
+    ScoreResult result{.key = "", .num_candidates = num_candidates(layers)};
+    set_current({key});
+    if (!is_known(context_, key)) {
+      with_place("score",
+                 [&] { score_gradient(context_, parent_, input_, part_, options_, layers, key); });
+      result.num_scored_now = result.num_candidates;
+    }
+    if (options_.method == "hybrid") {
+      result.num_scored_now += exactly_too([&](const LayerCandidates& exact) {
+        return doubtful_candidates(exact, context_.db.scores_of(key), parent_.weights.spec,
+                                   options_);
+      });
+    }
+    return result;
+  }
+
+  // Adds what `pick` names, as far as the budget goes, to the current scores. Returns how many were
+  // not there yet; `added`, if not null, how many became current.
+  std::int64_t exactly_too(
+      const std::function<std::vector<Candidate>(const LayerCandidates& exact)>& pick,
+      std::int64_t* added = nullptr) {
+    const LayerCandidates exact = exact_candidates();
+    const ModelSpec& spec = parent_.weights.spec;
+    std::set<std::string> current;
+    if (context_.communicator.is_first()) {
+      for (const ScoreRow& row : context_.db.scores()) {
+        current.insert(row.key);
+      }
+    }
+    const LayerCandidates wanted = picked_by_first(context_, exact, [&] {
+      return affordable(pick(exact), with_keys(exact, current),
+                        exact_budget(exact, spec, part_.window(), options_), spec, part_.window());
+    });
+    if (added != nullptr) {
+      *added = num_candidates(wanted);
+    }
+    const std::int64_t scored = exactly(wanted);
+    std::vector<std::string> keys(current.begin(), current.end());
+    for (const std::string& key : keys_of(wanted)) {
+      keys.push_back(key);
+    }
+    set_current(keys);
+    return scored;
+  }
+
+  // Of the current scores.
+  [[nodiscard]] std::string table_key() const {
+    KeyBuilder key;
+    for (const std::string& current : current_) {
+      key.add("scores", current);
+    }
+    return key.key();
+  }
+
+ private:
+  std::int64_t exactly(const LayerCandidates& wanted) {
+    return score_exactly(context_, parent_, input_, part_, options_, wanted);
+  }
+
+  void set_current(const std::vector<std::string>& keys) {
+    current_ = keys;
+    if (context_.communicator.is_first()) {
+      context_.db.set_current(RunTable::kScores, "score", keys);
+    }
+  }
+
+  RunContext& context_;
+  const LoadedModel& parent_;
+  const ScoreInput& input_;
+  const SearchSpace& space_;
+  const ScoreOptions& options_;
+  TokenPart part_;
+  std::vector<std::string> current_;
+};
+
+}  // namespace
+
 ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
                   const SearchSpace& space, const TokenPart& scoring, const ScoreOptions& options) {
   const c10::NoGradGuard no_grad;
   const Stopwatch watch;
   check_score(options, parent.weights.spec, space);
-  const bool is_downstream = options.method == "downstream";
-  const TokenPart part =
-      options.num_tokens > 0 ? scoring.first_tokens(options.num_tokens) : scoring;
-  const std::vector<EvalSet> sets = load_score_sets(options, *parent.tokenizer);
-  if (!is_downstream) {
-    check_scoring_windows(part.num_windows());
-  }
-  const LayerCandidates layers = all_candidates(
-      parent, input, space, is_downstream ? content_key_of(sets) : part.content_key(), options);
-  KeyBuilder table_key;
-  std::vector<std::string> keys;
-  for (const auto& layer : layers) {
-    for (const Candidate& candidate : layer) {
-      keys.push_back(candidate.key);
-      table_key.add("candidate", candidate.key);
-    }
-  }
-  const LayerCandidates missing = missing_candidates(context, layers);
-  ScoreResult result{.key = table_key.key(),
-                     .num_candidates = std::ssize(keys),
-                     .num_scored_now = num_candidates(missing)};
-  if (context.communicator.is_first()) {
-    context.db.set_current(RunTable::kScores, "score", keys);
-  }
+  Stage stage(context, parent, input, space, scoring, options);
+  ScoreResult result = is_estimated(options)            ? stage.estimates()
+                       : options.method == "downstream" ? stage.downstream()
+                                                        : stage.replace_one();
+  result.key = stage.table_key();
   if (result.num_scored_now > 0) {
-    with_place("score", [&] {
-      if (is_downstream) {
-        score_downstream(context, parent, input, sets, missing);
-      } else {
-        score_replace_one(context, parent, input, part, options, layers, missing);
-      }
-    });
     result.seconds_per_candidate = watch.seconds() / static_cast<double>(result.num_scored_now);
   }
   // A run killed between the last score and this record makes up for it.
@@ -296,6 +286,30 @@ ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInp
                     .seconds = watch.seconds()});
   }
   return result;
+}
+
+std::int64_t score_chosen(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
+                          const SearchSpace& space, const TokenPart& scoring,
+                          const ScoreOptions& options, const std::vector<Architecture>& chosen) {
+  if (options.method != "hybrid") {
+    return 0;
+  }
+  const c10::NoGradGuard no_grad;
+  const Stopwatch watch;
+  Stage stage(context, parent, input, space, scoring, options);
+  std::int64_t added = 0;
+  const std::int64_t scored = stage.exactly_too(
+      [&](const LayerCandidates& exact) {
+        return chosen_candidates(exact, chosen, parent.weights.spec);
+      },
+      &added);
+  if (context.communicator.is_first() && scored > 0) {
+    context.db.put({.key = stage.table_key(),
+                    .stage = "score",
+                    .what = fmt::format("{} that the search chose", added),
+                    .seconds = watch.seconds()});
+  }
+  return added;
 }
 
 }  // namespace puzzle

@@ -34,16 +34,16 @@ std::vector<BlockSpec> layer_candidates(const LayerSpace& space, const BlockSpec
 
 LayerCandidates all_candidates(const LoadedModel& parent, const ScoreInput& input,
                                const SearchSpace& space, const std::string& content,
-                               const ScoreOptions& options) {
-  const auto pairs = pairs_by_layer(kScorePairsOption, options.pairs, parent.weights.spec, space);
+                               const std::string& method, const std::vector<std::string>& pairs) {
+  const auto named = pairs_by_layer(kScorePairsOption, pairs, parent.weights.spec, space);
   LayerCandidates layers;
   for (std::size_t i = 0; i < space.layers.size(); ++i) {
     std::vector<Candidate> candidates;
     for (const BlockSpec& block :
-         layer_candidates(space.layers[i], parent.weights.spec.layers[i], pairs[i])) {
+         layer_candidates(space.layers[i], parent.weights.spec.layers[i], named[i])) {
       const auto layer = static_cast<std::int64_t>(i);
       KeyBuilder key;
-      key.add("stage", "score").add("version", kScoreVersion).add("method", options.method);
+      key.add("stage", "score").add("version", kScoreVersion).add("method", method);
       key.add("parent", parent.key).add("library", input.library_key).add("part", content);
       key.add("layer", layer).add("block", block.name());
       candidates.push_back({layer, block, key.key()});
@@ -77,6 +77,16 @@ std::int64_t num_candidates(const LayerCandidates& layers) {
     count += std::ssize(layer);
   }
   return count;
+}
+
+std::vector<std::string> keys_of(const LayerCandidates& layers) {
+  std::vector<std::string> keys;
+  for (const auto& layer : layers) {
+    for (const Candidate& candidate : layer) {
+      keys.push_back(candidate.key);
+    }
+  }
+  return keys;
 }
 
 LayerLibrary load_scored_layer(const RunContext& context, const LoadedModel& parent,

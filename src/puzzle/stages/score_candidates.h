@@ -22,15 +22,18 @@ struct Candidate {
 using LayerCandidates = std::vector<std::vector<Candidate>>;  // by layer
 
 // Sub-block variants with the parent's other half, then named pairs; never the parent's own block.
-// `content`: key of the text or questions they are scored on.
+// `content`: key of the text or questions they are scored on; `method`: of the rows their keys are
+// for.
 [[nodiscard]] LayerCandidates all_candidates(const LoadedModel& parent, const ScoreInput& input,
                                              const SearchSpace& space, const std::string& content,
-                                             const ScoreOptions& options);
+                                             const std::string& method,
+                                             const std::vector<std::string>& pairs);
 
 // Those that rank 0's database lacks, known to every rank.
 [[nodiscard]] LayerCandidates missing_candidates(RunContext& context, LayerCandidates layers);
 
 [[nodiscard]] std::int64_t num_candidates(const LayerCandidates& layers);
+[[nodiscard]] std::vector<std::string> keys_of(const LayerCandidates& layers);
 
 // Empty where the library has no file of the layer, i.e. only parts of the parent.
 [[nodiscard]] LayerLibrary load_scored_layer(const RunContext& context, const LoadedModel& parent,

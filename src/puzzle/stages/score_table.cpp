@@ -1,21 +1,35 @@
 #include "puzzle/stages/score_table.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/strings.h"
 
 namespace puzzle {
+namespace {
+
+constexpr const char* kAgreement = "top1";
+
+}  // namespace
+
+const std::vector<std::string>& score_metrics() {
+  static const std::vector<std::string> kMetrics = {"kl", "lm_loss", kAgreement, "downstream"};
+  return kMetrics;
+}
 
 ScoreTable::ScoreTable(const std::vector<ScoreRow>& rows, const ModelSpec& parent,
                        const std::string& metric)
     : metric_(metric), parent_(parent.layers) {
-  if (metric != "kl" && metric != "lm_loss" && metric != "top1" && metric != "downstream") {
-    fail(ErrorKind::kUsage, "score metric '{}': expected kl, lm_loss, top1 or downstream", metric);
+  const std::vector<std::string>& known = score_metrics();
+  if (std::find(known.begin(), known.end(), metric) == known.end()) {
+    fail(ErrorKind::kUsage, "score metric '{}': expected one of {}", metric, join(known, ", "));
   }
   for (const ScoreRow& row : rows) {
     if (row.metric == metric) {
-      const double value = metric == "top1" ? 1.0 - row.value : row.value;
-      rows_[{row.layer, parse_block(row.block)}] = {value, row.standard_error};
+      const double value = metric == kAgreement ? 1.0 - row.value : row.value;
+      Rows& target = row.method == "gradient" ? estimated_ : exact_;
+      target[{row.layer, parse_block(row.block)}] = {value, row.standard_error};
     }
   }
 }
@@ -25,26 +39,46 @@ ScoreValue ScoreTable::block(std::int64_t layer, const BlockSpec& block) const {
   if (block == own) {
     return {};
   }
-  if (const auto exact = rows_.find({layer, block}); exact != rows_.end()) {
+  if (const auto exact = exact_.find({layer, block}); exact != exact_.end()) {
     return exact->second;
   }
-  ScoreValue sum;
-  for (const BlockSpec& half :
-       {BlockSpec{block.attention, own.ffn}, BlockSpec{own.attention, block.ffn}}) {
-    if (half == own) {
-      continue;
-    }
-    const auto found = rows_.find({layer, half});
-    if (found == rows_.end()) {
-      fail(ErrorKind::kUsage,
-           "score: layer {} has no {} score for {}; run `puzzle score` with the same search space "
-           "and the score.method that gives this metric",
-           layer, metric_, half.name());
-    }
-    sum.value += found->second.value;
-    sum.standard_error = std::hypot(sum.standard_error, found->second.standard_error);
+  if (block.ffn == own.ffn || block.attention == own.attention) {
+    return half(layer, block);
   }
-  return sum;
+  const ScoreValue attention = half(layer, {block.attention, own.ffn});
+  const ScoreValue ffn = half(layer, {own.attention, block.ffn});
+  const double common = estimated_correlation(layer, block);
+  return {attention.value + ffn.value +
+              2.0 * common * std::sqrt(std::max(0.0, attention.value * ffn.value)),
+          std::hypot(attention.standard_error, ffn.standard_error)};
+}
+
+ScoreValue ScoreTable::half(std::int64_t layer, const BlockSpec& block) const {
+  for (const Rows* rows : {&exact_, &estimated_}) {
+    if (const auto found = rows->find({layer, block}); found != rows->end()) {
+      return found->second;
+    }
+  }
+  fail(ErrorKind::kUsage,
+       "score: layer {} has no {} score for {}; run `puzzle score` with the same search space and "
+       "the score.method that gives this metric",
+       layer, metric_, block.name());
+}
+
+// 0 where nothing was estimated.
+double ScoreTable::estimated_correlation(std::int64_t layer, const BlockSpec& block) const {
+  const BlockSpec& own = parent_.at(static_cast<std::size_t>(layer));
+  const auto pair = estimated_.find({layer, block});
+  const auto attention = estimated_.find({layer, {block.attention, own.ffn}});
+  const auto ffn = estimated_.find({layer, {own.attention, block.ffn}});
+  if (pair == estimated_.end() || attention == estimated_.end() || ffn == estimated_.end()) {
+    return 0.0;
+  }
+  const double a = attention->second.value;
+  const double f = ffn->second.value;
+  return a * f > 0.0
+             ? std::clamp((pair->second.value - a - f) / (2.0 * std::sqrt(a * f)), -1.0, 1.0)
+             : 0.0;
 }
 
 }  // namespace puzzle

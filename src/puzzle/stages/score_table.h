@@ -12,6 +12,9 @@
 
 namespace puzzle {
 
+// Metrics that a search can add up; lower is better but for "top1".
+[[nodiscard]] const std::vector<std::string>& score_metrics();
+
 struct ScoreValue {
   double value = 0.0;
   double standard_error = 0.0;
@@ -19,17 +22,25 @@ struct ScoreValue {
 
 class ScoreTable {
  public:
-  // Rows of one metric ("kl", "lm_loss" or "downstream": lower is better; "top1" is turned round to
-  // 1 - agreement). Throws Error(kUsage) for another metric.
+  // Rows of one of score_metrics(); "top1" is turned round to 1 - agreement. Throws Error(kUsage)
+  // for another metric.
   ScoreTable(const std::vector<ScoreRow>& rows, const ModelSpec& parent, const std::string& metric);
 
-  // Damage of a block in a layer: the exact score of that pair where there is one, else the sum of
-  // its halves' scores (DESIGN 5; paper 3.1). The parent's own block is 0. Throws Error(kUsage) for
-  // a block whose halves were not scored.
+  // Damage of a block in a layer: the exact score of that pair where there is one, else from its
+  // halves' scores A and F (exact ones before estimates of method gradient): A + F (DESIGN 5; paper
+  // 3.1), and where the pair and its halves were estimated A + F + 2 r √(A F), with the correlation
+  // r of the halves' effects that the three estimates imply. The parent's own block is 0. Throws
+  // Error(kUsage) for a block whose halves were not scored.
   [[nodiscard]] ScoreValue block(std::int64_t layer, const BlockSpec& block) const;
 
  private:
-  std::map<std::pair<std::int64_t, BlockSpec>, ScoreValue> rows_;
+  using Rows = std::map<std::pair<std::int64_t, BlockSpec>, ScoreValue>;
+
+  [[nodiscard]] ScoreValue half(std::int64_t layer, const BlockSpec& block) const;
+  [[nodiscard]] double estimated_correlation(std::int64_t layer, const BlockSpec& block) const;
+
+  Rows exact_;
+  Rows estimated_;
   std::string metric_;
   Architecture parent_;
 };

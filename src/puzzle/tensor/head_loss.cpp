@@ -7,16 +7,17 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "puzzle/base/error.h"
+#include "puzzle/tensor/head_chunk.h"
 
 namespace puzzle {
-namespace {
 
-// log-softmax of hidden · headᵀ, fp32, [n, V], in the memory of the logits. No gradients.
 at::Tensor chunk_log_probs(const HeadInput& input, std::int64_t begin, std::int64_t count) {
   at::Tensor logits =
       at::linear(input.hidden_ND.narrow(0, begin, count), input.head_VD).to(at::kFloat);
   return at::_log_softmax_out(logits, logits, -1, /*half_to_float=*/false);
 }
+
+namespace {
 
 at::Tensor label_nll(const at::Tensor& log_q_NV, const at::Tensor& labels_N) {
   const at::Tensor valid = labels_N.ge(0);

@@ -1,0 +1,112 @@
+#include "puzzle/stages/score_hybrid.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "puzzle/stages/score_exact.h"
+#include "puzzle/stages/score_gradient.h"
+
+namespace puzzle {
+namespace {
+
+bool is_whole_block(const Candidate& candidate, const ModelSpec& parent) {
+  const BlockSpec& own = parent.layers[static_cast<std::size_t>(candidate.layer)];
+  return candidate.block.attention != own.attention && candidate.block.ffn != own.ffn;
+}
+
+}  // namespace
+
+std::int64_t exact_budget(const LayerCandidates& candidates, const ModelSpec& parent,
+                          std::int64_t window, const ScoreOptions& options) {
+  const CandidateWork work(parent, window);
+  const std::int64_t count = num_candidates(candidates);
+  const double whole = static_cast<double>(count * work.whole_model());
+  return static_cast<std::int64_t>(options.exact_share * whole) -
+         gradient_passes(parent, window, options.samples, count);
+}
+
+std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
+                                           const std::vector<ScoreRow>& estimates,
+                                           const ModelSpec& parent, const ScoreOptions& options) {
+  std::map<std::pair<std::int64_t, std::string>, double> value;
+  for (const ScoreRow& row : estimates) {
+    if (row.method == "gradient" && row.metric == "kl") {
+      value[{row.layer, row.block}] = row.value;
+    }
+  }
+  struct Doubt {
+    int rank = 0;
+    double estimate = 0.0;
+    const Candidate* candidate = nullptr;
+  };
+  std::vector<Doubt> doubts;
+  for (const auto& layer : candidates) {
+    for (const Candidate& candidate : layer) {
+      const double estimate = value.at({candidate.layer, candidate.block.name()});
+      if (is_whole_block(candidate, parent)) {
+        doubts.push_back({0, estimate, &candidate});
+      } else if (candidate.layer == 0) {
+        doubts.push_back({1, estimate, &candidate});
+      } else if (candidate.layer + 1 == parent.num_layers()) {
+        doubts.push_back({2, estimate, &candidate});
+      } else if (estimate > options.exact_above) {
+        doubts.push_back({3, estimate, &candidate});
+      }
+    }
+  }
+  std::stable_sort(doubts.begin(), doubts.end(), [](const Doubt& a, const Doubt& b) {
+    return std::pair(a.rank, a.estimate) < std::pair(b.rank, b.estimate);
+  });
+  std::vector<Candidate> ordered;
+  for (const Doubt& doubt : doubts) {
+    ordered.push_back(*doubt.candidate);
+  }
+  return ordered;
+}
+
+std::vector<Candidate> chosen_candidates(const LayerCandidates& candidates,
+                                         const std::vector<Architecture>& chosen,
+                                         const ModelSpec& parent) {
+  std::vector<Candidate> used;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    for (const Candidate& candidate : candidates[i]) {
+      const BlockSpec& own = parent.layers[i];
+      const bool is_used =
+          std::any_of(chosen.begin(), chosen.end(), [&](const Architecture& architecture) {
+            const BlockSpec& block = architecture.at(i);
+            return candidate.block == block ||
+                   (candidate.block.attention == block.attention &&
+                    candidate.block.ffn == own.ffn) ||
+                   (candidate.block.attention == own.attention && candidate.block.ffn == block.ffn);
+          });
+      if (is_used) {
+        used.push_back(candidate);
+      }
+    }
+  }
+  return used;
+}
+
+std::vector<Candidate> affordable(const std::vector<Candidate>& wanted,
+                                  const std::vector<Candidate>& done, std::int64_t budget,
+                                  const ModelSpec& parent, std::int64_t window) {
+  const CandidateWork work(parent, window);
+  std::set<std::string> known;
+  for (const Candidate& candidate : done) {
+    known.insert(candidate.key);
+    budget -= work.of(candidate.layer);
+  }
+  std::vector<Candidate> taken;
+  for (const Candidate& candidate : wanted) {
+    const std::int64_t passes = work.of(candidate.layer);
+    if (passes <= budget && known.insert(candidate.key).second) {
+      budget -= passes;
+      taken.push_back(candidate);
+    }
+  }
+  return taken;
+}
+
+}  // namespace puzzle
