@@ -134,6 +134,22 @@ TEST_F(EvalSetFiles, HoldLastWords) {
   EXPECT_EQ(load(EvalKind::kLastWord, text).questions.size(), 2U);
 }
 
+TEST(EvalSetNames, AreThoseOfFilesAndFolders) {
+  EXPECT_EQ(eval_set_name("some/arc-easy.jsonl"), "arc-easy");
+  EXPECT_EQ(eval_set_name("some/blimp"), "blimp");
+  EXPECT_EQ(eval_set_name("some/blimp/"), "blimp");
+}
+
+TEST(EvalSetNames, OfOneEvaluationDiffer) {
+  EXPECT_NO_THROW(check_eval_set_names({}));
+  EXPECT_NO_THROW(check_eval_set_names({"arc/test.jsonl", "lambada/valid.txt"}));
+  EXPECT_PUZZLE_ERROR(check_eval_set_names({"arc/test.jsonl", "x.jsonl", "lambada/test.txt"}),
+                      ErrorKind::kUsage,
+                      "arc/test.jsonl and lambada/test.txt are both called 'test'");
+  EXPECT_PUZZLE_ERROR(check_eval_set_names({"blimp", "other/blimp/"}), ErrorKind::kUsage,
+                      "rename one");
+}
+
 TEST_F(EvalSetFiles, AreSampledBySeed) {
   std::string lines;
   for (char c = 'a'; c <= 'z'; ++c) {

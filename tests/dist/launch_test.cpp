@@ -1,6 +1,8 @@
 #include "puzzle/dist/launch.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -67,6 +69,29 @@ TEST(Launch, SetsTheLaunchersVariables) {
   ::unsetenv("RANK");
   EXPECT_EQ(code, 0);
   EXPECT_EQ(out, "0/2 0/2 127.0.0.1 none PASSIVE\n");
+}
+
+TEST(Launch, SharesTheCoresUnlessToldOtherwise) {
+  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+  const auto threads_of_rank_zero = [](int num_ranks) {
+    testing::internal::CaptureStdout();
+    EXPECT_EQ(launch(shell_options("echo $OMP_NUM_THREADS $OMP_WAIT_POLICY", num_ranks)), 0);
+    return testing::internal::GetCapturedStdout();
+  };
+  const char* const before = std::getenv("OMP_NUM_THREADS");
+  const std::string kept = before == nullptr ? "" : before;
+  ::unsetenv("OMP_NUM_THREADS");
+  EXPECT_EQ(threads_of_rank_zero(1), std::to_string(cores) + " PASSIVE\n");
+  EXPECT_EQ(threads_of_rank_zero(2), std::to_string(std::max(1U, cores / 2)) + " PASSIVE\n");
+  EXPECT_EQ(threads_of_rank_zero(static_cast<int>(cores) + 1), "1 PASSIVE\n");
+  ::setenv("OMP_NUM_THREADS", "5", 1);
+  ::setenv("OMP_WAIT_POLICY", "ACTIVE", 1);
+  EXPECT_EQ(threads_of_rank_zero(2), "5 ACTIVE\n");
+  ::unsetenv("OMP_WAIT_POLICY");
+  ::unsetenv("OMP_NUM_THREADS");
+  if (before != nullptr) {
+    ::setenv("OMP_NUM_THREADS", kept.c_str(), 1);
+  }
 }
 
 TEST(Launch, EndsTheOthersAndReturnsTheCodeOfTheRankThatFailed) {

@@ -134,8 +134,8 @@ TEST(StackMeasurement, WhatStaysNoisyIsNamed) {
                   testing::HasSubstr("spreads by"))));
 }
 
-// 2 % of noise on everything: that is more than the fixed time itself, and less than one tenth of any
-// stack's.
+// 2 % of noise on everything: that is more than the fixed time itself, and less than one tenth of
+// any stack's.
 TEST(StackMeasurement, WhatIsSmallAgainstTheWholeMayBeUncertain) {
   Machine machine;
   machine.truth["fixed"] = 1e-6;

@@ -1,7 +1,9 @@
 #include "puzzle/model/ffn_order.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <set>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "support/expect_close.h"
+#include "support/expect_error.h"
 #include "support/naive_solve.h"
 
 namespace puzzle {
@@ -156,6 +159,46 @@ TEST(FfnOrder, ChannelsThatAreNeverActiveGoFirst) {
   const std::vector<std::int64_t> channels =
       to_list(order_ffn_channels(c.xx, c.down, kTestLambda, "test").channels);
   EXPECT_EQ((std::set<std::int64_t>{channels[38], channels[39]}), (std::set<std::int64_t>{7, 20}));
+}
+
+// Half of the channels are sums of the other half.
+OrderCase make_dependent_case(std::uint64_t seed) {
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  const auto options = at::TensorOptions(at::kDouble);
+  const at::Tensor sources = at::randn({400, 20}, generator, options);
+  const at::Tensor x = at::cat({sources, sources.mm(at::randn({20, 20}, generator, options))}, 1);
+  return {x.t().mm(x), at::randn({4, 40}, generator, options)};
+}
+
+// Where G itself has no Cholesky factor (lambda 0) and where only the elimination runs into
+// rounding (1e-15, in some of the cases), the ridge is raised until the order is sound: 20 channels
+// carry everything.
+TEST(FfnOrder, RaisesTheRidgeUntilTheEliminationSucceeds) {
+  for (const double lambda : {0.0, 1e-15}) {
+    int raised = 0;
+    for (std::uint64_t seed = 0; seed < 40; ++seed) {
+      const OrderCase c = make_dependent_case(seed);
+      const FfnOrder order = order_ffn_channels(c.xx, c.down, lambda, "test");
+      raised += order.lambda > lambda ? 1 : 0;
+      EXPECT_LE(order.lambda, 1e-8) << seed;
+      const std::vector<std::int64_t> channels = to_list(order.channels);
+      EXPECT_EQ(std::set<std::int64_t>(channels.begin(), channels.end()).size(), 40U) << seed;
+      at::Tensor difference = c.down.neg();
+      difference.index_add_(1, order.channels.narrow(0, 0, 20), refit_down(order, 20));
+      const auto energy = [&](const at::Tensor& down_DF) {
+        return down_DF.mm(c.xx).mul(down_DF).sum().item<double>();
+      };
+      EXPECT_LT(std::abs(energy(difference)), 1e-4 * energy(c.down)) << seed;
+    }
+    EXPECT_GT(raised, lambda > 0.0 ? 0 : 39) << lambda;
+  }
+}
+
+TEST(FfnOrder, SumsThatAreNotFiniteAreRefused) {
+  const OrderCase c = make_order_case(12, 4, 6);
+  c.xx[3][5] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_PUZZLE_ERROR((void)order_ffn_channels(c.xx, c.down, kTestLambda, "layer 3"),
+                      ErrorKind::kNumeric, "layer 3: activations of the calibration tokens");
 }
 
 }  // namespace

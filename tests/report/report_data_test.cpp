@@ -124,5 +124,23 @@ TEST(ReportData, ThinsOutCurvesByMeans) {
   EXPECT_EQ(thin_out(points, 1000).size(), 1000U);
 }
 
+TEST(ReportData, EveryScoreMetricHasALabel) {
+  for (const char* metric : {"kl", "lm_loss", "top1", "downstream"}) {
+    EXPECT_NE(metric_label(metric), metric);
+  }
+  EXPECT_EQ(metric_label("downstream"), "accuracy lost on questions");
+  EXPECT_EQ(metric_label("loss_minus_parent"), "loss minus parent");
+}
+
+TEST(ReportData, QuestionsAreNotCalledTokens) {
+  ReportData data;
+  data.parent = ParentFacts{};
+  data.parent->blocks = {{AttentionSpec::gqa(2), FfnSpec::swiglu(64)}};
+  data.scores = {{"k", 0, "none/w64", "downstream", "downstream", 0.25, 0.01, 40}};
+  const std::string body = score_section(data).body;
+  EXPECT_NE(body.find("Scored on 40 questions."), std::string::npos);
+  EXPECT_NE(body.find("accuracy lost on questions"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace puzzle

@@ -123,5 +123,29 @@ TEST(RunReport, SurvivesPartialRuns) {
   EXPECT_THAT(page, HasSubstr("No curves: the variants were not trained."));
 }
 
+// Every second once, whichever record it is in; a stage without work is no row.
+TEST(RunReport, TimesAreSumsPerStageLongestFirst) {
+  TempDir folder;
+  RunDb db(folder / "run.db");
+  const auto put = [&db](const char* key, const char* stage, double seconds) {
+    db.put(StageRecord{.key = key, .stage = stage, .what = key, .seconds = seconds});
+  };
+  put("a", "init-library", 30.0);
+  put("b", "score", 200.0);
+  put("c", "repair", 0.002);
+  put("d", "init-library", 40.5);
+  const std::string page = render_report(db);
+  expect_sound_page(page);
+  const std::size_t score =
+      page.find("<th scope=\"row\">score</th><td class=\"n\">3 min 20 s</td>");
+  const std::size_t library =
+      page.find("<th scope=\"row\">init-library</th><td class=\"n\">1 min 11 s</td>");
+  ASSERT_NE(score, std::string::npos);
+  ASSERT_NE(library, std::string::npos);
+  EXPECT_LT(score, library);
+  EXPECT_THAT(page, Not(HasSubstr(">repair<")));
+  EXPECT_THAT(page, HasSubstr("Together 4 min 31 s."));
+}
+
 }  // namespace
 }  // namespace puzzle

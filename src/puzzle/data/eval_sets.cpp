@@ -1,6 +1,7 @@
 #include "puzzle/data/eval_sets.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -233,12 +234,29 @@ EvalChoice encode_pair(const std::string& context, const std::string& continuati
   return choice;
 }
 
+std::string eval_set_name(const std::filesystem::path& path) {
+  const bool ends_in_slash = !path.has_filename();
+  return (ends_in_slash ? path.parent_path() : path).stem().string();
+}
+
+void check_eval_set_names(const std::vector<std::filesystem::path>& paths) {
+  std::map<std::string, std::filesystem::path> by_name;
+  for (const std::filesystem::path& path : paths) {
+    const auto [other, is_new] = by_name.emplace(eval_set_name(path), path);
+    if (!is_new) {
+      fail(ErrorKind::kUsage,
+           "{} and {} are both called '{}', and results are told apart by that name; rename one",
+           other->second.string(), path.string(), other->first);
+    }
+  }
+}
+
 EvalSet load_eval_set(EvalKind kind, const std::filesystem::path& path, const Tokenizer& tokenizer,
                       const EvalSetOptions& options) {
   std::vector<TextQuestion> questions = read_questions(kind, path);
   keep_sample(questions, options);
   EvalSet set;
-  set.name = path.stem().string();
+  set.name = eval_set_name(path);
   set.kind = kind;
   for (const TextQuestion& text : questions) {
     EvalQuestion question;

@@ -44,7 +44,7 @@ struct EvalQuestion {
 };
 
 struct EvalSet {
-  std::string name;  // the path's stem
+  std::string name;  // eval_set_name of the path
   EvalKind kind = EvalKind::kMinimalPairs;
   std::vector<EvalQuestion> questions;
   std::string content_key;  // over tokens, boundaries and answers
@@ -63,6 +63,13 @@ struct EvalSetOptions {
     list.add("seed", seed, Range<std::int64_t>{0, INT64_MAX}, "Decides which questions are drawn.");
   }
 };
+
+// What the rows of a set are called: a file's name without its ending, or the folder's name.
+[[nodiscard]] std::string eval_set_name(const std::filesystem::path& path);
+
+// Results of one evaluation are told apart by the names of their sets: throws Error(kUsage) where
+// two paths give the same one.
+void check_eval_set_names(const std::vector<std::filesystem::path>& paths);
 
 // Throws Error(kIo) for a missing path, Error(kFormat) with file:line for anything but the format,
 // for a continuation that has no tokens or more than max_tokens - 1, and for a set without

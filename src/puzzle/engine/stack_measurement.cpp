@@ -99,10 +99,10 @@ double largest_share(const StackPlan& plan, const StackSamples& samples, std::si
   double largest = 0.0;
   for (std::size_t s = 0; s < plan.counts.size(); ++s) {
     const auto count = plan.counts[s].find(name);
-    if (count != plan.counts[s].end()) {
-      largest = std::max(
-          largest, static_cast<double>(count->second) * seconds / quiet_seconds(samples[s][point]));
-    }
+    const auto times = name == kFixedSubblock          ? 1.0
+                       : count == plan.counts[s].end() ? 0.0
+                                                       : static_cast<double>(count->second);
+    largest = std::max(largest, times * seconds / quiet_seconds(samples[s][point]));
   }
   return largest;
 }

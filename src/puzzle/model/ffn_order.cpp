@@ -1,19 +1,23 @@
 #include "puzzle/model/ffn_order.h"
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/log.h"
 #include "puzzle/tensor/ridge.h"
 
 namespace puzzle {
 namespace {
 
 constexpr std::int64_t kAlivePerGroup = 32;
+constexpr double kLeastRaisedLambda = 1e-10;  // after a lambda of 0
 
 // What elimination carries along: all in the order of `alive`.
 struct AliveChannels {
@@ -22,20 +26,15 @@ struct AliveChannels {
   at::Tensor down_DA;     // W
 };
 
-at::Tensor checked_cholesky(const at::Tensor& matrix, const std::string& place) {
+// Nothing where rounding has taken the matrix its positive definiteness.
+std::optional<at::Tensor> find_cholesky(const at::Tensor& matrix) {
   const auto [lower, info] = at::linalg_cholesky_ex(matrix);
-  if (info.item<int>() != 0) {
-    fail(ErrorKind::kNumeric,
-         "{}: the sums over FFN channels lose their positive definiteness while channels are "
-         "ordered; raise init_library.lambda",
-         place);
-  }
-  return lower;
+  return info.item<int>() == 0 ? std::optional(lower) : std::nullopt;
 }
 
-// Leaves out the channels at positions `gone` and lets the others make up for them.
-AliveChannels eliminate(const AliveChannels& channels, const at::Tensor& gone,
-                        const std::string& place) {
+// Leaves out the channels at positions `gone` and lets the others make up for them. Nothing where H
+// is no longer positive definite.
+std::optional<AliveChannels> eliminate(const AliveChannels& channels, const at::Tensor& gone) {
   const std::int64_t num_alive = channels.alive_A.size(0);
   at::Tensor is_kept = at::ones({num_alive}, gone.options().dtype(at::kBool));
   is_kept.index_fill_(0, gone, 0);
@@ -43,8 +42,11 @@ AliveChannels eliminate(const AliveChannels& channels, const at::Tensor& gone,
 
   const at::Tensor gone_rows = channels.inverse_AA.index_select(0, gone);
   const at::Tensor coupling = gone_rows.index_select(1, kept);  // H_rem,keep
-  const at::Tensor lower = checked_cholesky(gone_rows.index_select(1, gone), place);
-  const at::Tensor solved = at::cholesky_solve(coupling, lower);  // (H_rem,rem)⁻¹ H_rem,keep
+  const std::optional<at::Tensor> lower = find_cholesky(gone_rows.index_select(1, gone));
+  if (!lower) {
+    return std::nullopt;
+  }
+  const at::Tensor solved = at::cholesky_solve(coupling, *lower);  // (H_rem,rem)⁻¹ H_rem,keep
 
   AliveChannels next;
   next.alive_A = channels.alive_A.index_select(0, kept);
@@ -55,8 +57,8 @@ AliveChannels eliminate(const AliveChannels& channels, const at::Tensor& gone,
   return next;
 }
 
-// int64 [F], survivors first.
-at::Tensor elimination_order(AliveChannels channels, const std::string& place) {
+// int64 [F], survivors first; nothing as in eliminate.
+std::optional<at::Tensor> elimination_order(AliveChannels channels) {
   std::vector<at::Tensor> given_up;  // the last group first in the end; each dearest first
   while (channels.alive_A.size(0) > 1) {
     const std::int64_t num_alive = channels.alive_A.size(0);
@@ -64,11 +66,37 @@ at::Tensor elimination_order(AliveChannels channels, const std::string& place) {
     const at::Tensor cost = channels.down_DA.square().sum(0) / channels.inverse_AA.diagonal();
     const at::Tensor gone = std::get<1>(cost.topk(group, 0, /*largest=*/false, /*sorted=*/true));
     given_up.push_back(channels.alive_A.index_select(0, gone).flip(0));
-    channels = eliminate(channels, gone, place);
+    std::optional<AliveChannels> next = eliminate(channels, gone);
+    if (!next) {
+      return std::nullopt;
+    }
+    channels = std::move(*next);
   }
   given_up.push_back(channels.alive_A);
   std::reverse(given_up.begin(), given_up.end());
   return at::cat(given_up);
+}
+
+// Nothing where this ridge keeps G positive definite, but not what elimination makes of its
+// inverse.
+std::optional<FfnOrder> try_order(const at::Tensor& xx_FF, const at::Tensor& down_DF,
+                                  const RidgeFactor& factor) {
+  const auto options = xx_FF.options().dtype(at::kLong);
+  const std::optional<at::Tensor> channels = elimination_order(
+      {at::arange(xx_FF.size(0), options), at::cholesky_inverse(factor.lower), down_DF});
+  if (!channels) {
+    return std::nullopt;
+  }
+  at::Tensor permuted = xx_FF.index_select(0, *channels).index_select(1, *channels);
+  permuted.diagonal().add_(factor.ridge);
+  const std::optional<at::Tensor> lower = find_cholesky(permuted);
+  if (!lower) {
+    return std::nullopt;
+  }
+  return FfnOrder{.channels = *channels,
+                  .lower = *lower,
+                  .target = at::mm(lower->t(), down_DF.index_select(1, *channels).t()),
+                  .lambda = factor.lambda};
 }
 
 }  // namespace
@@ -80,18 +108,16 @@ FfnOrder order_ffn_channels(const at::Tensor& xx_FF, const at::Tensor& down_DF, 
   PUZZLE_CHECK(down_DF.size(1) == width, "down projection of {} channels, sums of {}",
                down_DF.size(1), width);
   const at::Tensor down = down_DF.detach().to(xx_FF.device(), at::kDouble);
-  const RidgeFactor factor = factor_with_ridge(xx_FF, lambda, place);
-
-  FfnOrder order;
-  order.lambda = factor.lambda;
-  order.channels = elimination_order({at::arange(width, xx_FF.options().dtype(at::kLong)),
-                                      at::cholesky_inverse(factor.lower), down},
-                                     place);
-  at::Tensor permuted = xx_FF.index_select(0, order.channels).index_select(1, order.channels);
-  permuted.diagonal().add_(factor.ridge);
-  order.lower = checked_cholesky(permuted, place);
-  order.target = at::mm(order.lower.t(), down.index_select(1, order.channels).t());
-  return order;
+  for (double tried = lambda;;) {
+    const RidgeFactor factor = factor_with_ridge(xx_FF, tried, place);
+    if (std::optional<FfnOrder> order = try_order(xx_FF, down, factor)) {
+      return std::move(*order);
+    }
+    // factor_with_ridge ends this: it refuses ridges beyond all reason.
+    tried = std::max(10.0 * factor.lambda, kLeastRaisedLambda);
+    log_warning("{}: the ridge {} was too small to order the channels of this FFN, raised to {}",
+                place, factor.lambda, tried);
+  }
 }
 
 at::Tensor refit_down(const FfnOrder& order, std::int64_t width) {

@@ -26,7 +26,8 @@ struct FfnOrder {
 };
 
 // `xx` fp64 [F, F] = Σ w x xᵀ of the intermediate activations, `down` [D, F]. About 10 F³ FLOPs.
-// Throws as factor_with_ridge.
+// Where rounding makes the elimination fail, it starts again with ten times the ridge, and a
+// warning says so. Throws as factor_with_ridge.
 [[nodiscard]] FfnOrder order_ffn_channels(const at::Tensor& xx_FF, const at::Tensor& down_DF,
                                           double lambda, const std::string& place);
 

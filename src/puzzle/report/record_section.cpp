@@ -1,5 +1,8 @@
 // How the run was made: times, machine, versions, recipe.
 #include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -12,8 +15,27 @@ namespace {
 struct StageTime {
   std::string stage;
   double seconds = 0.0;
-  std::int64_t parts = 0;
 };
+
+// What is shown as "0.0 s" is no row worth reading.
+constexpr double kShortestShownS = 0.05;
+
+// Longest first.
+std::vector<StageTime> stage_times(const std::vector<StageRecord>& records) {
+  std::map<std::string, double> seconds;
+  for (const StageRecord& record : records) {
+    seconds[record.stage] += record.seconds;
+  }
+  std::vector<StageTime> times;
+  for (const auto& [stage, sum_s] : seconds) {
+    if (sum_s >= kShortestShownS) {
+      times.push_back({stage, sum_s});
+    }
+  }
+  std::stable_sort(times.begin(), times.end(),
+                   [](const StageTime& a, const StageTime& b) { return a.seconds > b.seconds; });
+  return times;
+}
 
 double part_of(double part, double whole) { return whole > 0.0 ? part / whole : 0.0; }
 
@@ -36,45 +58,36 @@ void add_parent_facts(Markup& out, const ParentFacts& parent) {
 }  // namespace
 
 PageSection time_section(const ReportData& data) {
-  PageSection section{"time", "Time", "Wall time of what this run holds, per stage.", ""};
+  PageSection section{
+      "time", "Time",
+      "Seconds of work per stage, over all sittings. Work that a killed sitting left "
+      "unfinished is not in it.",
+      ""};
   Markup out;
-  std::vector<StageTime> times;
-  double total = 0.0;
-  for (const StageRecord& record : data.stages) {
-    auto found = std::find_if(times.begin(), times.end(), [&record](const StageTime& time) {
-      return time.stage == record.stage;
-    });
-    if (found == times.end()) {
-      found = times.insert(times.end(), {record.stage});
-    }
-    found->seconds += record.seconds;
-    found->parts += 1;
-    total += record.seconds;
-  }
+  const std::vector<StageTime> times = stage_times(data.stages);
   if (times.empty()) {
     add_nothing(out, "No stage has finished yet.");
     section.body = out.str();
     return section;
   }
-  double longest = 0.0;
-  for (const StageTime& time : times) {
-    longest = std::max(longest, time.seconds);
+  double total = 0.0;
+  for (const StageRecord& record : data.stages) {
+    total += record.seconds;
   }
   out.open("div", {{"class", "wide"}}).open("table").open("thead").open("tr");
   out.element("th", {{"scope", "col"}}, "stage");
-  for (const char* title : {"parts", "time", "share"}) {
+  for (const char* title : {"time", "share"}) {
     out.element("th", {{"scope", "col"}, {"class", "n"}}, title);
   }
   out.element("td", "").close().close().open("tbody");
   for (const StageTime& time : times) {
+    const double of_longest = part_of(time.seconds, times.front().seconds);
     out.open("tr").element("th", {{"scope", "row"}}, time.stage);
-    out.element("td", {{"class", "n"}}, fmt::format("{}", time.parts));
     out.element("td", {{"class", "n"}}, human_seconds(time.seconds));
     out.element("td", {{"class", "n"}},
                 fmt::format("{:.1f} %", 100 * part_of(time.seconds, total)));
     out.open("td", {{"class", "share"}});
-    out.element(
-        "div", {{"style", fmt::format("width:{:.1f}%", 100 * part_of(time.seconds, longest))}}, "");
+    out.element("div", {{"style", fmt::format("width:{:.1f}%", 100 * of_longest)}}, "");
     out.close().close();
   }
   out.close().close().close();

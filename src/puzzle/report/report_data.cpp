@@ -165,6 +165,8 @@ std::string metric_label(std::string_view metric) {
   static const std::map<std::string_view, const char*> kLabels = {
       {"kl", "KL to the parent, nats/token"},
       {"loss", "loss, nats/token"},
+      {"lm_loss", "loss over the parent's, nats/token"},
+      {"downstream", "accuracy lost on questions"},
       {"perplexity", "perplexity"},
       {"bits_per_byte", "bits per byte"},
       {"top1", "top-1 agreement with the parent"},

@@ -182,7 +182,8 @@ PageSection score_section(const ReportData& data) {
     }
     out.raw(map);
     out.element("p",
-                fmt::format("Scored on {} tokens.{}", table.tokens,
+                fmt::format("Scored on {} {}.{}", table.tokens,
+                            kind.metric == "downstream" ? "questions" : "tokens",
                             table.num_pairs == 0
                                 ? std::string()
                                 : fmt::format(" Scored together besides: {} of attention and FFN.",

@@ -94,6 +94,14 @@ const EvaluationRow* measured_kl(const ReportData& data, const ArchitectureRow& 
   return kl;
 }
 
+// As the search measured it; empty where it did not.
+std::string measured_text(const ArchitectureRow& row) {
+  const std::optional<double> kl = detail_number(row, "measured_kl");
+  return kl ? fmt::format("{} ± {}", format_significant(*kl, 4),
+                          format_significant(detail_number(row, "measured_kl_se").value_or(0.0), 2))
+            : "";
+}
+
 CurvePoints sort_points(const ReportData& data, const std::string& cost) {
   CurvePoints points;
   const ArchitectureRow* child = child_architecture(data);
@@ -112,7 +120,7 @@ CurvePoints sort_points(const ReportData& data, const std::string& cost) {
       if (const std::string curve = detail_text(row, "curve"); !curve.empty()) {
         points.sweep.name = curve;
       }
-    } else if (row.method == "mip") {
+    } else if (row.method == "mip" || row.method == "rounds" || row.method == "local") {
       points.diverse.points.push_back(point);
     } else {
       point.label = row.name;
@@ -166,6 +174,12 @@ void add_architecture_table(Markup& out, const ReportData& data) {
   }
   std::sort(costs.begin(), costs.end());
   std::vector<Column> columns = {{"architecture", false}, {"method", false}, {"sum of scores"}};
+  const bool measured =
+      std::any_of(data.architectures.begin(), data.architectures.end(),
+                  [](const ArchitectureRow& row) { return !measured_text(row).empty(); });
+  if (measured) {
+    columns.push_back({"measured KL"});
+  }
   for (const std::string& cost : costs) {
     columns.push_back(
         {cost_axis_label(cost.ends_with("_bytes") ? cost.substr(0, cost.size() - 6) : cost)});
@@ -178,6 +192,10 @@ void add_architecture_table(Markup& out, const ReportData& data) {
     TableRow& line = rows.emplace_back();
     line.is_ours = &row == child;
     line.cells = {row.name, row.method, format_significant(row.objective, 4)};
+    if (measured) {
+      const std::string text = measured_text(row);
+      line.cells.emplace_back(text.empty() ? "–" : text);
+    }
     for (const std::string& cost : costs) {
       const auto value = cost_of(row, cost);
       line.cells.emplace_back(value.has_value() ? cost_text(cost, *value) : "–");

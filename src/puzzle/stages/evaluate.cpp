@@ -1,6 +1,7 @@
 #include "puzzle/stages/evaluate.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 
 #include <c10/core/GradMode.h>
@@ -86,9 +87,12 @@ class Evaluator {
       rows += std::ssize(question.choices);
     }
     Progress progress("evaluate: " + set.name, rows * std::ssize(models_), "choices");
+    // Rows bear the set's name, so that of the same questions under another name are others.
+    const std::string content =
+        KeyBuilder().add("set", set.content_key).add("task", set.name).key();
     std::optional<QuestionScores> parent_scores;
     for (const NamedModel* model : models_) {
-      const std::string key = evaluation_key(parent_, model, set.content_key);
+      const std::string key = evaluation_key(parent_, model, content);
       if (is_done(key)) {
         progress.skip(rows);
         continue;
@@ -141,6 +145,18 @@ void EvaluateOptions::visit(OptionList& list) {
   list.section("sets", sets);
 }
 
+void check_evaluate_options(const EvaluateOptions& options) {
+  std::vector<std::filesystem::path> paths;
+  for (const auto* sets : {&options.minimal_pairs, &options.multiple_choice, &options.last_word}) {
+    paths.insert(paths.end(), sets->begin(), sets->end());
+  }
+  try {
+    check_eval_set_names(paths);
+  } catch (const Error& error) {
+    fail(error.kind(), "evaluate: {}", error.what());
+  }
+}
+
 std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,
                                   const std::vector<NamedModel>& children, const TokenPart& test,
                                   const EvaluateOptions& options) {
@@ -148,6 +164,7 @@ std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent
   if (part.num_windows() == 0) {
     fail(ErrorKind::kUsage, "evaluate: the test part has no windows; set data.test_tokens");
   }
+  check_evaluate_options(options);
   Evaluator evaluator(context, parent, children);
   evaluator.text(part, options.batch_windows);
   evaluator.questions(EvalKind::kMinimalPairs, options.minimal_pairs, options.sets);

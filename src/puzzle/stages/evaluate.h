@@ -24,6 +24,9 @@ struct EvaluateOptions {
   void visit(OptionList& list);
 };
 
+// Throws Error(kUsage) for two sets of questions of one name.
+void check_evaluate_options(const EvaluateOptions& options);
+
 // A child to compare with the parent. `weights` must outlive the call.
 struct NamedModel {
   std::string name;
@@ -38,7 +41,7 @@ struct NamedModel {
 // choice also "accuracy_norm" (log-likelihood per byte), and "accuracy_minus_parent" paired by
 // question. "retention" is child ÷ parent of the task's main metric: accuracy, or perplexity the
 // other way round. What run.db holds already is not computed again. Tokens and questions are split
-// over ranks.
+// over ranks. Throws as check_evaluate_options.
 std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,
                                   const std::vector<NamedModel>& children, const TokenPart& test,
                                   const EvaluateOptions& options);

@@ -79,6 +79,46 @@ bool is_cut_before(const TokenizerSpec& spec, const std::vector<Merge>& merges,
   return true;
 }
 
+BpeScratch::Symbol& symbol_at(BpeScratch& scratch, std::int32_t position) {
+  return scratch.linked[static_cast<std::size_t>(position)];
+}
+
+// `symbols` as a linked list, from which merged ones drop out in constant time.
+void link_symbols(BpeScratch& scratch) {
+  const auto count = static_cast<std::int32_t>(scratch.symbols.size());
+  scratch.linked.clear();
+  for (std::int32_t i = 0; i < count; ++i) {
+    scratch.linked.push_back({.id = scratch.symbols[static_cast<std::size_t>(i)],
+                              .previous = i - 1,
+                              .next = i + 1 < count ? i + 1 : -1});
+  }
+}
+
+// False where either half was merged away meanwhile.
+bool apply_merge(BpeScratch& scratch, const BpeScratch::Candidate& candidate) {
+  BpeScratch::Symbol& left = symbol_at(scratch, candidate.position);
+  const Merge& merge = *candidate.merge;
+  if (left.id != merge.left || left.next < 0 || symbol_at(scratch, left.next).id != merge.right) {
+    return false;
+  }
+  BpeScratch::Symbol& right = symbol_at(scratch, left.next);
+  left.id = merge.id;
+  right.id = -1;
+  left.next = right.next;
+  if (left.next >= 0) {
+    symbol_at(scratch, left.next).previous = candidate.position;
+  }
+  return true;
+}
+
+// What is left of the list, back in `symbols`.
+void collect_symbols(BpeScratch& scratch) {
+  scratch.symbols.clear();
+  for (std::int32_t i = scratch.linked.empty() ? -1 : 0; i >= 0; i = symbol_at(scratch, i).next) {
+    scratch.symbols.push_back(symbol_at(scratch, i).id);
+  }
+}
+
 }  // namespace
 
 std::vector<Merge> make_merges(const TokenizerSpec& spec) {
@@ -278,56 +318,37 @@ void BpeEncoder::merge_short(BpeScratch& scratch) const {
   }
 }
 
-void BpeEncoder::merge_long(BpeScratch& scratch) const {
-  std::vector<std::int32_t>& symbols = scratch.symbols;
-  std::vector<BpeScratch::Symbol>& linked = scratch.linked;
-  std::vector<BpeScratch::Candidate>& heap = scratch.heap;
-  const auto count = static_cast<std::int32_t>(symbols.size());
-  linked.clear();
-  heap.clear();
-  const auto at = [&](std::int32_t i) -> BpeScratch::Symbol& {
-    return linked[static_cast<std::size_t>(i)];
-  };
-  for (std::int32_t i = 0; i < count; ++i) {
-    linked.push_back({.id = symbols[static_cast<std::size_t>(i)],
-                      .previous = i - 1,
-                      .next = i + 1 < count ? i + 1 : -1});
+// What two neighbours (positions in `linked`; -1: none) may become.
+void BpeEncoder::add_candidate(BpeScratch& scratch, std::int32_t left, std::int32_t right) const {
+  if (left < 0 || right < 0) {
+    return;
   }
-  const auto add_pair = [&](std::int32_t left, std::int32_t right) {
-    if (left < 0 || right < 0) {
-      return;
-    }
-    if (const Merge* merge = merges_.find(at(left).id, at(right).id)) {
-      heap.push_back({.merge = merge, .position = left});
-      std::push_heap(heap.begin(), heap.end(), goes_later);
-    }
-  };
+  if (const Merge* merge =
+          merges_.find(symbol_at(scratch, left).id, symbol_at(scratch, right).id)) {
+    scratch.heap.push_back({.merge = merge, .position = left});
+    std::push_heap(scratch.heap.begin(), scratch.heap.end(), goes_later);
+  }
+}
+
+void BpeEncoder::merge_long(BpeScratch& scratch) const {
+  link_symbols(scratch);
+  std::vector<BpeScratch::Candidate>& heap = scratch.heap;
+  heap.clear();
+  const auto count = static_cast<std::int32_t>(scratch.linked.size());
   for (std::int32_t i = 0; i + 1 < count; ++i) {
-    add_pair(i, i + 1);
+    add_candidate(scratch, i, i + 1);
   }
   while (!heap.empty()) {
     std::pop_heap(heap.begin(), heap.end(), goes_later);
     const BpeScratch::Candidate top = heap.back();
     heap.pop_back();
-    BpeScratch::Symbol& left = at(top.position);
-    // Either half may have been merged away meanwhile.
-    if (left.id != top.merge->left || left.next < 0 || at(left.next).id != top.merge->right) {
-      continue;
+    if (apply_merge(scratch, top)) {
+      const BpeScratch::Symbol& merged = symbol_at(scratch, top.position);
+      add_candidate(scratch, merged.previous, top.position);
+      add_candidate(scratch, top.position, merged.next);
     }
-    BpeScratch::Symbol& right = at(left.next);
-    left.id = top.merge->id;
-    right.id = -1;
-    left.next = right.next;
-    if (left.next >= 0) {
-      at(left.next).previous = top.position;
-    }
-    add_pair(left.previous, top.position);
-    add_pair(top.position, left.next);
   }
-  symbols.clear();
-  for (std::int32_t i = count > 0 ? 0 : -1; i >= 0; i = at(i).next) {
-    symbols.push_back(at(i).id);
-  }
+  collect_symbols(scratch);
 }
 
 }  // namespace puzzle

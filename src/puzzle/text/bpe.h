@@ -92,6 +92,7 @@ class BpeEncoder {
   void start_from_characters(std::string_view piece, std::vector<std::int32_t>& symbols) const;
   void merge_short(BpeScratch& scratch) const;
   void merge_long(BpeScratch& scratch) const;
+  void add_candidate(BpeScratch& scratch, std::int32_t left, std::int32_t right) const;
 
   bool byte_level_ = false;
   bool fuse_unk_ = false;
