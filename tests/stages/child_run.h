@@ -111,8 +111,8 @@ class DyingCommunicator final : public Communicator {
 // Runs `stage` (which takes a RunContext&) until it dies at the first, then the (1 + step)-th, ...
 // collective, each time in a folder of its own, until it gets through; runs it again there and
 // hands what came out to `compare(result, where)`.
-template <class Stage, class Compare>
-void expect_resumed_after_kills(ChildRun& run, std::int64_t step, const Stage& stage,
+template <class Run, class Stage, class Compare>
+void expect_resumed_after_kills(Run& run, std::int64_t step, const Stage& stage,
                                 const Compare& compare) {
   bool finished = false;
   for (std::int64_t dies_at = 1; !finished; dies_at += step) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "puzzle/arch/search_space.h"
 #include "puzzle/engine/measured_cost.h"
 #include "puzzle/stages/run_context.h"
+#include "puzzle/stages/search_probe.h"
 
 namespace puzzle {
 
@@ -30,13 +32,36 @@ struct SearchOptions {
   double time_limit_s = 60.0;          // per solution
   std::string sweep;                   // a cost or rate to sweep, e.g. "generation_s"; empty = none
   std::vector<std::string> sweep_values = {"0.9x", "0.8x", "0.7x", "0.6x", "0.5x"};
+  std::string depth = "iterative";  // depth-only: or "one-shot"
+  std::int64_t validate = 0;        // solutions that are measured, the best wins; 0 = none
+  std::int64_t rounds = 0;          // of scores taken anew around the child; 0 = none
+  std::int64_t round_layers = 0;    // that may change in a round; 0 = twice an equal share
+  std::int64_t local_forwards = 0;  // children that the local search may measure; 0 = none
+  std::int64_t num_tokens = 4096;   // of the validation part, to measure on; 0 = all of it
+  std::int64_t round_tokens = 0;    // of the scoring part, for rounds; 0 = all of it
+  std::int64_t round_samples = 4;   // labels drawn per position, for rounds
+  std::int64_t batch_windows = 8;
+  std::int64_t state_mib = 1024;  // of one child's hidden states kept, per rank
+
+  // Whether layers are dropped one by one, and whether whole children are measured at all.
+  [[nodiscard]] bool drops_layers() const;
+  [[nodiscard]] bool measures() const { return refines() || drops_layers(); }
+  // Whether children are looked for beyond the sum of scores.
+  [[nodiscard]] bool refines() const { return validate > 0 || rounds > 0 || local_forwards > 0; }
 
   void visit(OptionList& list);
 };
 
+// Of a whole child, as assembled, on validation text.
+struct FoundMeasurement {
+  ScoreValue kl;           // KL(parent ‖ child), nats per token
+  ScoreValue minus_child;  // less that of "child", paired; 0 for itself
+  std::int64_t tokens = 0;
+};
+
 struct FoundArchitecture {
-  std::string name;  // "child", "child-2" (diverse solutions), a baseline's method, "sweep-0.8x"
-  std::string method;
+  std::string name;    // "child", "child-2" (further ones), a baseline's method, "sweep-0.8x"
+  std::string method;  // search_methods(), "rounds", "local"
   Architecture layers;
   std::int64_t batch = 1;               // the batch size it was found for
   double objective = 0.0;               // sum of scores
@@ -45,6 +70,7 @@ struct FoundArchitecture {
   std::string budget;                   // what it had to meet, for people
   std::string swept_cost;               // of a point of the sweep; empty otherwise
   std::string curve;                    // what the sweep holds and varies, for people
+  std::optional<FoundMeasurement> measured;
 };
 
 struct SearchResult {
@@ -68,12 +94,20 @@ struct SearchResult {
 // baselines differ in that cost alone. Records ArchitectureRows; a search of the same key is read
 // from there and not made again.
 //
+// Scores add up only roughly, so options may ask for more, all of it on whole children made of
+// `source` and measured on its validation text (search_probe.h): the `validate` best solutions;
+// one found in rounds of scores taken anew around the current child (search_rounds.h); and swaps
+// around the best of these (search_local.h). "child" is then the one with the lowest measured KL,
+// the others follow in that order. Method depth-only drops layers one by one (search_depth.h)
+// unless `depth` is one-shot. Tokens are split over ranks; what was measured once is read from
+// run.db.
+//
 // Throws Error(kInfeasible) with, for each budget and batch size, the tightest value attainable;
 // Error(kNumeric) where the time limit ends before any architecture is found. An answer that the
 // limit leaves unproven is used, with a warning that says its gap. A baseline or a point of the
 // sweep that finds nothing is logged and left out.
 SearchResult search(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
                     const Scenario& scenario, const std::vector<MeasuredCost>& costs,
-                    const SearchOptions& options);
+                    const SearchOptions& options, const ChildSource& source = {});
 
 }  // namespace puzzle

@@ -25,6 +25,26 @@ Architecture named_blocks(const std::vector<std::string>& names) {
   return layers;
 }
 
+Json measured_json(const FoundMeasurement& measured) {
+  return {{"measured_kl", measured.kl.value},
+          {"measured_kl_se", measured.kl.standard_error},
+          {"measured_minus_child", measured.minus_child.value},
+          {"measured_minus_child_se", measured.minus_child.standard_error},
+          {"measured_tokens", measured.tokens}};
+}
+
+std::optional<FoundMeasurement> measured_of(const Json& detail) {
+  if (!detail.contains("measured_kl")) {
+    return std::nullopt;
+  }
+  const auto value = [&](const std::string& name) {
+    return ScoreValue{detail.at(name).get<double>(), detail.at(name + "_se").get<double>()};
+  };
+  return FoundMeasurement{.kl = value("measured_kl"),
+                          .minus_child = value("measured_minus_child"),
+                          .tokens = detail.at("measured_tokens").get<std::int64_t>()};
+}
+
 // `index` keeps the order in which answers were found.
 ArchitectureRow as_row(const FoundArchitecture& found, const std::string& key, std::int64_t index) {
   ArchitectureRow row;
@@ -41,6 +61,9 @@ ArchitectureRow as_row(const FoundArchitecture& found, const std::string& key, s
   if (!found.swept_cost.empty()) {
     detail["swept_cost"] = found.swept_cost;
     detail["curve"] = found.curve;
+  }
+  if (found.measured) {
+    detail.update(measured_json(*found.measured));
   }
   row.detail_json = detail.dump();
   return row;
@@ -61,6 +84,7 @@ FoundArchitecture from_row(const ArchitectureRow& row, const std::string& place)
     found.swept_cost = json_string(detail, "swept_cost", place);
     found.curve = json_string(detail, "curve", place);
   }
+  found.measured = measured_of(detail);
   return found;
 }
 
@@ -112,6 +136,9 @@ Json search_json(const SearchResult& result) {
                     {"budget", found.budget},
                     {"swept_cost", found.swept_cost},
                     {"curve", found.curve}});
+    if (found.measured) {
+      list.back().update(measured_json(*found.measured));
+    }
   }
   return {{"key", result.key}, {"found", list}};
 }
@@ -130,6 +157,7 @@ SearchResult parse_search(const Json& json) {
     found.budget = entry.at("budget").get<std::string>();
     found.swept_cost = entry.at("swept_cost").get<std::string>();
     found.curve = entry.at("curve").get<std::string>();
+    found.measured = measured_of(entry);
     result.found.push_back(std::move(found));
   }
   return result;

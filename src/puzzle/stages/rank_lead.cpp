@@ -1,0 +1,53 @@
+#include "puzzle/stages/rank_lead.h"
+
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/json.h"
+
+namespace puzzle {
+
+RankLead::RankLead(Communicator& communicator, Work work)
+    : communicator_(communicator), work_(std::move(work)) {}
+
+void RankLead::tell(const Json& message) {
+  (void)communicator_.broadcast_string(message.dump(), 0);
+}
+
+Json RankLead::together(const Json& request) {
+  is_broken_ = true;
+  tell({{"request", request}});
+  Json answer = work_(request);
+  is_broken_ = false;
+  return answer;
+}
+
+Json RankLead::run(const std::function<Json()>& lead) {
+  if (communicator_.is_first()) {
+    try {
+      Json result = lead();
+      tell({{"result", result}});
+      return result;
+    } catch (const Error& error) {
+      if (!is_broken_) {
+        tell({{"error", error.what()}, {"kind", static_cast<int>(error.kind())}});
+      }
+      throw;
+    }
+  }
+  while (true) {
+    const Json message = parse_json(communicator_.broadcast_string("", 0), "rank 0's message");
+    if (message.contains("error")) {
+      fail_with(static_cast<ErrorKind>(message.at("kind").get<int>()),
+                message.at("error").get<std::string>());
+    }
+    if (message.contains("result")) {
+      return message.at("result");
+    }
+    (void)work_(message.at("request"));
+  }
+}
+
+}  // namespace puzzle

@@ -1,0 +1,36 @@
+// Rank 0 decides, all ranks compute: for work whose next step depends on what only rank 0 knows.
+#pragma once
+
+#include <functional>
+#include <utility>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "puzzle/dist/communicator.h"
+
+namespace puzzle {
+
+class RankLead {
+ public:
+  // Called on every rank with the same request; may use collectives. Its answer counts on rank 0.
+  // An exception in it ends the group, as in any collective: what rank 0 can judge, `lead` judges.
+  using Work = std::function<nlohmann::json(const nlohmann::json& request)>;
+
+  RankLead(Communicator& communicator, Work work);
+
+  // On all ranks: rank 0 runs `lead`, the others work at its requests until it returns. Its result
+  // on every rank, or its Error.
+  nlohmann::json run(const std::function<nlohmann::json()>& lead);
+
+  // On rank 0, inside `lead`.
+  nlohmann::json together(const nlohmann::json& request);
+
+ private:
+  void tell(const nlohmann::json& message);
+
+  Communicator& communicator_;
+  Work work_;
+  bool is_broken_ = false;  // the others may not be listening any more
+};
+
+}  // namespace puzzle
