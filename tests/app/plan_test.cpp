@@ -59,41 +59,45 @@ std::map<std::string, StagePlan> by_name(const Plan& plan) {
   return stages;
 }
 
-// Two quiet AVX-512 cores: large fp32 products, and what the stages really took.
-constexpr double kTwoCoresFlopsPerS = 160e9;
+// Large fp32 products on the two cores of the demo, and what its stages really took there.
+constexpr double kTwoCoresFlopsPerS = 170e9;
 
 TEST(Plan, TimesOfTheDemoAreThoseMeasured) {
   Recipe recipe = demo_recipe();
+  recipe.score.method = "replace-one";
   recipe.data.calibration_tokens = 32'768;
   recipe.data.validation_tokens = 4096;
   recipe.data.scoring_tokens = 1024;
   recipe.distill_blocks.num_tokens = 16'384;
-  recipe.distill_child.num_tokens = 61'440;  // 30 steps of 2,048
+  recipe.distill_child.num_tokens = 40'960;  // 20 steps of 2,048
   recipe.evaluate.num_tokens = 8192;
   const auto stages = by_name(make_plan(recipe, smollm2(), kTwoCoresFlopsPerS));
-  const std::map<std::string, double> measured_s = {{"init-library", 147},  {"distill-blocks", 243},
-                                                    {"score", 360},         {"measure", 75},
-                                                    {"distill-child", 600}, {"throughput", 50}};
+  const std::map<std::string, double> measured_s = {
+      {"init-library", 146}, {"distill-blocks", 277}, {"score", 314},
+      {"measure", 158},      {"repair", 174},         {"distill-child", 289},
+      {"paper-init", 58},    {"evaluate", 86},        {"throughput", 105}};
   for (const auto& [stage, seconds] : measured_s) {
     ASSERT_TRUE(stages.contains(stage)) << stage;
-    EXPECT_GT(stages.at(stage).seconds, 0.7 * seconds) << stage;
-    EXPECT_LT(stages.at(stage).seconds, 1.3 * seconds) << stage;
+    EXPECT_GT(stages.at(stage).seconds, 0.75 * seconds) << stage;
+    EXPECT_LT(stages.at(stage).seconds, 1.35 * seconds) << stage;
   }
-  for (const char* stage :
-       {"data", "search", "assemble", "paper-init", "evaluate", "export", "report"}) {
-    EXPECT_TRUE(stages.contains(stage)) << stage;
+  // Short ones, in seconds at most.
+  for (const auto& [stage, seconds] :
+       {std::pair{"data", 2.0}, {"assemble", 2.0}, {"export", 1.0}, {"report", 0.1}}) {
+    EXPECT_LT(stages.at(stage).seconds, seconds) << stage;
   }
+  EXPECT_TRUE(stages.contains("search"));
   EXPECT_FALSE(stages.contains("compare"));
 }
 
-// 2.7 ms a token forward, 0.28 GFLOP.
+// 2.1 ms a token forward, 0.28 GFLOP.
 TEST(PlanWork, ATokenForwardIsThatOfTheModel) {
   const ModelSpec spec = smollm2();
   const Work token = layers_work(spec, 256) + head_work(spec, 256);
   const double expected =
       static_cast<double>(model_flops(spec, {.batch = 1, .new_tokens = 256})) / 256.0;
   EXPECT_NEAR(token.flops(), expected, 1e-6 * expected);
-  EXPECT_NEAR(1e3 * token.seconds(kTwoCoresFlopsPerS), 2.7, 0.3);
+  EXPECT_NEAR(1e3 * token.seconds(kTwoCoresFlopsPerS), 2.1, 0.2);
 }
 
 TEST(PlanWork, OnlyWhatIsTrainedCosts) {
@@ -122,6 +126,7 @@ TEST(PlanWork, OnlyWhatIsTrainedCosts) {
 TEST(PlanWork, ScoresStartAtTheirLayer) {
   const ModelSpec spec = smollm2();
   Recipe recipe = demo_recipe();
+  recipe.score.method = "replace-one";
   recipe.search_space.attention = {"parent"};
   recipe.search_space.ffn = {"parent", "none"};
   const double layer = layers_work(spec, 256).flops() / 30.0;
@@ -156,6 +161,21 @@ TEST(Plan, ComparedChildrenAndSpilledStatesCount) {
   for (const char* stage : {"distill-child", "paper-init", "throughput"}) {
     EXPECT_FALSE(bare.contains(stage)) << stage;
   }
+}
+
+// The paper's child takes one variant of each half, whatever the space holds besides.
+TEST(Plan, ThePapersLibraryIsThatOfOneChild) {
+  Recipe recipe = demo_recipe();
+  const ModelSpec spec = smollm2();
+  const auto paper = [&] { return by_name(make_plan(recipe, spec, 1e11)).at("paper-init").flops; };
+  recipe.search_space.attention = {"parent", "none"};
+  recipe.search_space.ffn = {"parent", "0.5"};
+  const double tokens = static_cast<double>(recipe.data.calibration_tokens) + 4096.0;
+  const double expected =
+      tokens * layers_work(spec, 256).flops() + 4096.0 * 30.0 * 6.0 * 576.0 * 768.0;
+  EXPECT_NEAR(paper(), expected, 1e6);
+  recipe.search_space.ffn = {"parent", "0.5", "0.25", "linear", "none"};
+  EXPECT_NEAR(paper(), expected, 1e6);
 }
 
 TEST(Plan, TheChildIsAsLargeAsItsBudgetsLeaveIt) {

@@ -62,6 +62,14 @@ TEST_F(Validate, NamesEveryProblemAtOnce) {
   }
 }
 
+TEST_F(Validate, TwoSetsOfOneNameAreRefused) {
+  set("evaluate.minimal_pairs=[/nowhere/a/test.jsonl]");
+  set("evaluate.last_word=[/nowhere/b/test.txt]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "evaluate: /nowhere/a/test.jsonl and /nowhere/b/test.txt are both called "
+                      "'test'");
+}
+
 TEST_F(Validate, BudgetsThatNoChildCanMeetAreInfeasible) {
   set("search.budgets=[\"parameters <= 1\"]");
   EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kInfeasible, "parameters <= 1");

@@ -95,6 +95,17 @@ TEST(Cli, HelpIsEnoughToWriteABudgetAndToFindEveryOption) {
   EXPECT_THAT(help, HasSubstr("llama2.c"));
 }
 
+TEST(Cli, HelpTellsTheExitCodesAndWhatEveryVerbTakes) {
+  const std::string help = run_program({"--help"}).out;
+  for (const char* part : {"puzzle run MODEL.gguf", "same command", "5 no child", "130 stopped"}) {
+    EXPECT_THAT(help, HasSubstr(part));
+  }
+  for (const char* verb : {"run", "score", "inspect", "solve"}) {
+    EXPECT_THAT(run_program({verb, "--help"}).out, HasSubstr("--json")) << verb;
+  }
+  EXPECT_THAT(run_program({}).err, HasSubstr("`puzzle --help`"));
+}
+
 TEST(Cli, TheOptionsPageIsTheProgramsOwn) {
   const ProgramResult result = run_program({"options"});
   ASSERT_EQ(result.exit_code, 0);

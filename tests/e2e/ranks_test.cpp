@@ -1,9 +1,14 @@
 // Two ranks give what one gives, but for rounding: from one library, which is made once.
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <thread>
 #include <tuple>
 
+#include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "e2e/tiny_run.h"
@@ -59,6 +64,39 @@ TEST(Ranks, TwoGiveTheScoresAndEvaluationsOfOne) {
     EXPECT_EQ(c[i].model + c[i].metric, d[i].model + d[i].metric);
     EXPECT_EQ(c[i].count, d[i].count);
     expect_same(c[i].value, d[i].value, c[i].model + " " + c[i].metric);
+  }
+}
+
+// Ranks share the machine's cores, a recipe's own number counts for each, and one process alone
+// takes all cores whatever the environment says.
+TEST(Ranks, HaveTheThreadsThatTheyAreGiven) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+  const auto expect_threads = [&](int ranks, int option, unsigned expected) {
+    auto words = test::run_arguments("init-library", folder.path(), folder / "run");
+    test::add_settings(words, {fmt::format("threads={}", option)});
+    words.insert(words.begin(), {"--debug", "--launch", std::to_string(ranks)});
+    const ProgramResult result = run_program(words);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const std::string prefix = ranks == 1 ? "" : fmt::format("rank {}: ", rank);
+      EXPECT_THAT(result.err,
+                  ::testing::HasSubstr(fmt::format("{}cpu, {} thread", prefix, expected)));
+    }
+  };
+  const char* const before = std::getenv("OMP_NUM_THREADS");
+  const std::string kept = before == nullptr ? "" : before;
+  ::unsetenv("OMP_NUM_THREADS");
+  expect_threads(2, 0, std::max(1U, cores / 2));
+  expect_threads(2, 3, 3);
+  ::setenv("OMP_NUM_THREADS", std::to_string(cores).c_str(), 1);
+  expect_threads(2, 0, cores);
+  ::setenv("OMP_NUM_THREADS", "1", 1);
+  expect_threads(1, 0, cores);
+  ::unsetenv("OMP_NUM_THREADS");
+  if (before != nullptr) {
+    ::setenv("OMP_NUM_THREADS", kept.c_str(), 1);
   }
 }
 

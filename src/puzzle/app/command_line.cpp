@@ -25,6 +25,21 @@ namespace {
 
 constexpr const char* kLaunchedFlag = "--launched-rank";
 
+constexpr const char* kProgramFooter =
+    "Examples:\n"
+    "  puzzle run MODEL.gguf --corpus texts/ --budget \"generation_tokens_per_s >= 1.3x\"\n"
+    "  puzzle plan MODEL.gguf --corpus texts/    what that will cost\n"
+    "  puzzle run recipe.yaml                    all options from a file; `puzzle options` lists "
+    "them\n"
+    "  puzzle VERB --help                        the options of one verb\n"
+    "A run that was interrupted goes on with the same command.\n\n"
+    "Exit codes: 0 done, 2 options or recipe, 3 a file's content, 4 disk, network or another "
+    "program,\n"
+    "5 no child meets the budgets, 6 non-finite numbers, 7 another process of the group died,\n"
+    "70 a fault of puzzle itself, 130 stopped by a signal.";
+constexpr const char* kVerbFooter =
+    "With every verb: --json, --quiet, --debug; with a stage also --launch N (`puzzle --help`).";
+
 // "rank 1: " in a group of several.
 std::string rank_prefix() {
   try {
@@ -103,6 +118,14 @@ void add_global_options(CLI::App& app, GlobalOptions& global) {
   app.add_flag(kLaunchedFlag, global.is_launched)->group("");
 }
 
+void add_footers(CLI::App& app) {
+  app.footer(kProgramFooter);
+  for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) {
+    const std::string own = verb->get_footer();
+    verb->footer(own + (own.empty() ? "" : "\n") + kVerbFooter);
+  }
+}
+
 int launch_ranks(GlobalOptions& global, const std::vector<std::string>& arguments) {
   const int code =
       launch({.num_ranks = global.launch, .arguments = rank_arguments(arguments), .program = {}});
@@ -156,6 +179,7 @@ int run_program(int argc, char** argv) {
   add_run_commands(app, global, selected);
   add_folder_commands(app, global, selected);
   add_model_commands(app, global, selected);
+  add_footers(app);
   try {
     check_verb(app, arguments);
     app.parse(argc, argv);
@@ -163,9 +187,10 @@ int run_program(int argc, char** argv) {
     if (error.get_exit_code() == 0) {
       return app.exit(error, std::cout, std::cerr);
     }
+    const std::string verb = verb_word(arguments);
     return report(global, {ErrorKind::kUsage,
-                           fmt::format("{}; `puzzle {} --help` shows what is expected",
-                                       error.what(), verb_word(arguments)),
+                           fmt::format("{}; `puzzle {}{}--help` shows what is expected",
+                                       error.what(), verb, verb.empty() ? "" : " "),
                            ""});
   } catch (...) {
     return report(global, current_failure(""));

@@ -1,7 +1,6 @@
 #include "puzzle/app/pipeline.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <utility>
 
@@ -9,11 +8,11 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/failure.h"
+#include "puzzle/app/stage_times.h"
 #include "puzzle/app/validate.h"
 #include "puzzle/app/version.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
-#include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
@@ -54,49 +53,6 @@ Recipe complete_recipe(Recipe recipe) {
     }
   }
   return recipe;
-}
-
-// What one stage has recorded so far: keys of its parts and their seconds, keys of evaluations.
-struct Recorded {
-  std::map<std::string, double> parts;
-  std::size_t num_evaluations = 0;
-};
-
-std::string whole_stage_key(const std::string& stage) {
-  return KeyBuilder().add("whole stage", stage).key();
-}
-
-Recorded recorded(const RunDb& db, const std::string& stage) {
-  Recorded result;
-  for (const StageRecord& row : db.stages_of(stage, RowSet::kAll)) {
-    if (row.key != whole_stage_key(stage)) {
-      result.parts[row.key] = row.seconds;
-    }
-  }
-  result.num_evaluations = db.keys(RunTable::kEvaluations).size();
-  return result;
-}
-
-// One row per stage, replaced when the stage did something. Its own seconds are those that no part
-// of the stage accounts for, so that all rows of a stage add up to the whole.
-void record_whole_stage(RunDb& db, const std::string& stage, const Recorded& before,
-                        double seconds) {
-  const Recorded after = recorded(db, stage);
-  const bool did_something =
-      after.parts.size() != before.parts.size() || after.num_evaluations != before.num_evaluations;
-  if (!did_something && db.has_stage(whole_stage_key(stage))) {
-    return;
-  }
-  double in_parts = 0.0;
-  for (const auto& [key, part_s] : after.parts) {
-    in_parts += before.parts.contains(key) ? 0.0 : part_s;
-  }
-  db.put({.key = whole_stage_key(stage),
-          .stage = stage,
-          .what = "everything else",
-          .seconds = std::max(0.0, seconds - in_parts),
-          .detail_json =
-              Json{{"whole_s", seconds}, {"peak_memory_bytes", peak_resident_bytes()}}.dump()});
 }
 
 constexpr const char* kFinishedFact = "finished_at";
@@ -148,6 +104,7 @@ Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::
   }
   make_deterministic();
   const c10::Device device = parse_device(recipe_.device);
+  log_debug("{}", describe_device(device));
   communicator.agree("recipe", resolved_yaml(recipe_));
   if (communicator.is_first()) {
     open_folder();
@@ -232,7 +189,8 @@ void Pipeline::run_until(const std::string& last) {
 void Pipeline::run_stage(const Stage& stage) {
   const Stopwatch watch;
   const bool is_first = context_->communicator.is_first();
-  const Recorded before = is_first ? recorded(*db_, stage.name) : Recorded{};
+  const std::optional<StageSitting> sitting =
+      is_first ? std::optional<StageSitting>(std::in_place, *db_, stage.name) : std::nullopt;
   try {
     (this->*stage.run)();
   } catch (...) {
@@ -242,8 +200,8 @@ void Pipeline::run_stage(const Stage& stage) {
     }
     fail_with(failure.kind, failure.message);
   }
-  if (is_first) {
-    record_whole_stage(*db_, stage.name, before, watch.seconds());
+  if (sitting) {
+    sitting->record(*db_, watch.seconds(), peak_resident_bytes());
   }
   log_debug("{} took {:.1f} s", stage.name, watch.seconds());
 }
@@ -251,8 +209,8 @@ void Pipeline::run_stage(const Stage& stage) {
 void Pipeline::finish() {
   db_->put_meta(kFinishedFact, utc_now());
   double seconds = 0.0;
-  for (const StageRecord& row : db_->stages()) {
-    seconds += row.seconds;
+  for (const StageTotal& total : stage_totals(*db_, stage_names())) {
+    seconds += total.seconds;
   }
   log_info("run: {} of work in all, peak memory {}", human_seconds(seconds),
            human_bytes(static_cast<double>(peak_resident_bytes())));
@@ -288,14 +246,18 @@ void Pipeline::distill_blocks_stage() {
   }
 }
 
-void Pipeline::score_stage() {
+ScoreOptions Pipeline::score_options() const {
   ScoreOptions options = recipe_.score;
   if (recipe_.train_blocks) {  // what was trained as a whole is no sum of its halves
     const std::vector<std::string>& pairs = recipe_.distill_blocks.pairs;
     options.pairs.insert(options.pairs.end(), pairs.begin(), pairs.end());
   }
+  return options;
+}
+
+void Pipeline::score_stage() {
   (void)score(*context_, *parent_, {library_.folder, library_.key}, space_, parts_->scoring,
-              options);
+              score_options());
 }
 
 void Pipeline::measure_stage() {
@@ -303,8 +265,40 @@ void Pipeline::measure_stage() {
       measure(*context_, *parent_, space_, recipe_.scenario, recipe_.measure, recipe_.engine);
 }
 
+ChildSource Pipeline::child_source() const {
+  return {.library_folder = library_.folder,
+          .library_key = library_.key,
+          .validation = &parts_->validation,
+          .scoring = &parts_->scoring};
+}
+
+void Pipeline::settle_scores() {
+  SearchOptions quick = recipe_.search;
+  quick.baselines.clear();
+  quick.sweep.clear();
+  quick.solutions = std::max<std::int64_t>(quick.solutions, 3);
+  quick.validate = quick.rounds = quick.local_forwards = 0;
+  for (std::int64_t added = 1; added > 0;) {
+    const SearchResult found = search(*context_, *parent_, space_, recipe_.scenario, measured_.rows,
+                                      quick, child_source());
+    std::vector<Architecture> chosen;
+    for (const FoundArchitecture& architecture : found.found) {
+      chosen.push_back(architecture.layers);
+    }
+    added = score_chosen(*context_, *parent_, {library_.folder, library_.key}, space_,
+                         parts_->scoring, score_options(), chosen);
+    if (added > 0) {
+      log_info("search: {} of the chosen variants are now scored exactly", added);
+    }
+  }
+}
+
 void Pipeline::search_stage() {
-  found_ = search(*context_, *parent_, space_, recipe_.scenario, measured_.rows, recipe_.search);
+  if (recipe_.score.method == "hybrid") {
+    settle_scores();
+  }
+  found_ = search(*context_, *parent_, space_, recipe_.scenario, measured_.rows, recipe_.search,
+                  child_source());
   for (const FoundArchitecture& found : found_.found) {
     log_info("search: {}: predicted damage {:.4f} nats, {:.1f} % of the parent's parameters",
              found.name, found.objective,

@@ -87,6 +87,10 @@ class Pipeline {
   void throughput_stage();
   void report_stage();
 
+  [[nodiscard]] ScoreOptions score_options() const;
+  [[nodiscard]] ChildSource child_source() const;
+  // Scores exactly what the search chooses on estimates, until its choice stands (score_chosen).
+  void settle_scores();
   void open_folder();
   void record_facts(const std::string& command);
   void run_stage(const Stage& stage);

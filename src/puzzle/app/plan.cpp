@@ -19,16 +19,27 @@ namespace {
 
 constexpr double kFp32Bytes = 4.0;
 constexpr double kMib = 1048576.0;
-// What no configuration tells: how fast other programs and disks are. Measured on two cores.
-constexpr double kTokenisedBytesPerS = 3e6;
-constexpr double kBytesPerToken = 4.0;  // of text
-constexpr double kDiskBytesPerS = 2e8;
-constexpr double kSecondsPerStack = 9.0;       // llama-server, batch and context included
-constexpr double kServerStartSeconds = 5.0;    // one file, tokenizer and warm-up included
-constexpr double kWeightBytesPerS = 12e9;      // generation in llama.cpp is bound by memory
+// What no configuration tells: how fast other programs and disks are. Calibrated on the demo
+// (recipes/smollm2-cpu.yaml) as it ran on two shared AMD EPYC cores.
+constexpr double kTokenisedBytesPerS = 4e7;
+constexpr double kBytesPerToken = 4.0;         // of text
+constexpr double kDiskBytesPerS = 3e8;         // written and flushed
+constexpr double kReadBytesPerS = 2e9;         // of a file just written
+constexpr double kSecondsPerTiming = 1.1;      // of one stack in llama-server, all contexts
+constexpr double kServerStartSeconds = 3.0;    // one file, tokenizer and warm-up included
+constexpr double kWeightBytesPerS = 12e9;      // a generated token in llama.cpp: its weights from
+constexpr double kStepSecondsPerLayer = 4e-4;  // memory, and what starting each layer takes
 constexpr double kQuantisedPrefillRate = 0.4;  // of fp32 matrix products
-constexpr double kTimedRounds = 5.0;           // of each file
+constexpr double kSolverSeconds = 5.0;         // child, baselines and sweep
+constexpr double kReportSeconds = 0.01;
+constexpr double kProcessBytes = 6e8;  // libtorch, and what the allocator keeps (device.h)
 constexpr double kSmallestChildFraction = 0.1;
+
+// Calls of a timing that is as noisy as a machine with other users makes it: all rounds it may
+// take.
+double timed_calls(const TimingPolicy& policy) {
+  return static_cast<double>(policy.warmup_calls + policy.samples * policy.max_rounds);
+}
 
 // Of the parent's cost, what a budget leaves at the batch size where it leaves most; 1 where only a
 // measurement can tell.
@@ -117,6 +128,15 @@ HeldBytes held_bytes(const ModelSpec& spec, std::int64_t tokens, std::int64_t li
   return {std::min(all, limit), std::max(0.0, all - limit)};
 }
 
+template <class Spec>
+void keep_one_other(std::vector<Spec>& variants, const Spec& own) {
+  const auto other = std::find_if(variants.begin(), variants.end(),
+                                  [&](const Spec& variant) { return variant != own; });
+  if (other != variants.end()) {
+    variants = {own, Spec(*other)};
+  }
+}
+
 class Planner {
  public:
   Planner(const Recipe& recipe, const ModelSpec& parent, double flops_per_s)
@@ -147,7 +167,7 @@ class Planner {
     add_distill_blocks();
     add_score();
     add_measure();
-    add("search", {.memory_bytes = weights_, .seconds = 5.0});
+    add_search();
     const double child = child_bytes();
     add("assemble",
         {.memory_bytes = weights_ + child, .disk_bytes = child, .seconds = child / kDiskBytesPerS});
@@ -157,19 +177,31 @@ class Planner {
     add_evaluate();
     add_export();
     add_throughput();
-    add("report", {.seconds = 1.0});
+    add("report", {.seconds = kReportSeconds});
     return std::move(plan_);
   }
 
  private:
   void add(const char* stage, StagePlan row) {
     row.stage = stage;
+    row.memory_bytes += kProcessBytes;
     plan_.stages.push_back(std::move(row));
   }
 
   [[nodiscard]] double seconds(const Work& work) const { return work.seconds(plan_.flops_per_s); }
   [[nodiscard]] double child_bytes() const {
     return ends_ + plan_.child_fraction * (weights_ - ends_);
+  }
+
+  // What a child needs of a library: of each half the parent's own and one other.
+  [[nodiscard]] SearchSpace space_of_one_child() const {
+    SearchSpace space = space_;
+    for (std::size_t i = 0; i < space.layers.size(); ++i) {
+      const BlockSpec& own = parent_.layers[i];
+      keep_one_other(space.layers[i].attention, own.attention);
+      keep_one_other(space.layers[i].ffn, own.ffn);
+    }
+    return space;
   }
 
   void add_data() {
@@ -228,10 +260,27 @@ class Planner {
         static_cast<double>(std::ssize(distinct.attention) + std::ssize(distinct.ffn));
     const bool is_timed =
         recipe_.measure.engine == "native" || recipe_.measure.engine == "llama-server";
-    add("measure", {.memory_bytes = weights_,
-                    .seconds = is_timed ? kSecondsPerStack * stacks *
-                                              static_cast<double>(recipe_.scenario.batch.size())
-                                        : 0.0});
+    const auto batches = static_cast<double>(recipe_.scenario.batch.size());
+    const double timings = stacks * batches * timed_calls(recipe_.engine.timing);
+    add("measure",
+        {.memory_bytes = weights_, .seconds = is_timed ? kSecondsPerTiming * timings : 0.0});
+  }
+
+  void add_search() {
+    SearchOptions options = recipe_.search;
+    options.baselines.insert(options.baselines.end(), recipe_.compare.begin(),
+                             recipe_.compare.end());
+    StagePlan row{.memory_bytes = weights_, .seconds = kSolverSeconds};
+    if (options.measures()) {
+      const Work work = search_work(recipe_, options, parent_, space_);
+      row.tokens = tokens_used(options.num_tokens, recipe_.data.validation_tokens);
+      row.flops = work.flops();
+      row.memory_bytes =
+          2.0 * weights_ +
+          held_bytes(parent_, row.tokens * parent_.num_layers(), options.state_mib).memory;
+      row.seconds += seconds(work);
+    }
+    add("search", row);
   }
 
   void add_repair(const char* name, std::int64_t count) {
@@ -279,7 +328,7 @@ class Planner {
     if (std::find(names.begin(), names.end(), kPaperInit) != names.end()) {
       Recipe paper = recipe_;
       paper.init_library.init = "paper";
-      const Work work = init_library_work(paper, parent_, space_);
+      const Work work = init_library_work(paper, parent_, space_of_one_child());
       const HeldBytes held =
           held_bytes(parent_, recipe_.data.calibration_tokens + recipe_.data.validation_tokens,
                      recipe_.init_library.state_memory_mib);
@@ -326,7 +375,7 @@ class Planner {
     }
     add("export", {.memory_bytes = weights_ + child_bytes(),
                    .disk_bytes = disk,
-                   .seconds = disk / kDiskBytesPerS + child_bytes() / kDiskBytesPerS});
+                   .seconds = disk / kDiskBytesPerS + child_bytes() / kReadBytesPerS});
   }
 
   // The parent's and the child's file in llama.cpp.
@@ -340,13 +389,15 @@ class Planner {
         deployed_types(recipe_.export_child.types, recipe_.scenario, recipe_.model);
     const auto bytes =
         static_cast<double>(model_cost(parent_, ExportTarget::kNative, types).weight_bytes);
-    const double step_s = bytes / kWeightBytesPerS;
+    const double step_s =
+        bytes / kWeightBytesPerS + kStepSecondsPerLayer * static_cast<double>(parent_.num_layers());
     const double token_s = layers_work(parent_, recipe_.data.window).flops() /
                            (kQuantisedPrefillRate * plan_.flops_per_s);
+    const double calls = timed_calls(recipe_.engine.timing);
     const auto read = static_cast<double>(recipe_.throughput.quality_tokens) +
-                      kTimedRounds * static_cast<double>(recipe_.scenario.prompt_tokens);
+                      calls * static_cast<double>(recipe_.scenario.prompt_tokens);
     const auto generated = static_cast<double>(recipe_.throughput.log_prob_tokens) +
-                           kTimedRounds * static_cast<double>(recipe_.scenario.generated_tokens);
+                           calls * static_cast<double>(recipe_.scenario.generated_tokens);
     add("throughput",
         {.tokens = recipe_.throughput.quality_tokens,
          .memory_bytes = weights_ + bytes,

@@ -36,8 +36,9 @@ struct Plan {
 };
 
 // `flops_per_s`: of large fp32 matrix products on this machine (see measure_flops_per_s). Times are
-// for one process; on two quiet cores they were within a third of what stages of about a minute and
-// more took. Checks the search first: throws as check_search_options() and check_exact_budgets().
+// for one process; on the two cores that they are calibrated on they are within a third of what
+// stages of about a minute and more took. Timings in llama.cpp are taken to need all their rounds.
+// Checks the search first: throws as check_search_options() and check_exact_budgets().
 [[nodiscard]] Plan make_plan(const Recipe& recipe, const ModelSpec& parent, double flops_per_s);
 
 // A short matrix product on the recipe's device.

@@ -13,7 +13,7 @@ namespace puzzle {
 // product of the same machine; measured on SmolLM2-135M on two cores (tests/app/plan_test.cpp).
 struct Work {
   double dense = 0.0;      // FFNs, linear layers, the head, sums of outer products: the full rate
-  double attention = 0.0;  // attention with KV heads: small products, rotation, softmax: 0.32
+  double attention = 0.0;  // attention with KV heads: small products, rotation, softmax: 0.5
   double solves = 0.0;     // fp64 factorisations and eliminations: 0.5
 
   [[nodiscard]] double flops() const { return dense + attention + solves; }
@@ -39,6 +39,9 @@ struct Work {
                                        const SearchSpace& space);
 [[nodiscard]] Work score_work(const Recipe& recipe, const ModelSpec& spec,
                               const SearchSpace& space);
+// Of what the search measures and estimates; depth-only is taken to drop half of the layers.
+[[nodiscard]] Work search_work(const Recipe& recipe, const SearchOptions& options,
+                               const ModelSpec& spec, const SearchSpace& space);
 // `child_fraction`: the child's share of the parent's layers.
 [[nodiscard]] Work repair_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction);
 [[nodiscard]] Work distill_child_work(const Recipe& recipe, const ModelSpec& spec,

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/pipeline.h"
+#include "puzzle/app/stage_times.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/report/number.h"
@@ -58,13 +59,10 @@ Json optional_json(const std::optional<Value>& value) {
 
 Json stages_json(const RunDb& db) {
   Json stages = Json::array();
-  for (const StageRecord& row : db.stages()) {
-    const Json detail = parse_json(row.detail_json, "run.db");
-    if (detail.contains("peak_memory_bytes")) {
-      stages.push_back({{"stage", row.stage},
-                        {"seconds", detail.at("whole_s")},
-                        {"peak_memory_bytes", detail.at("peak_memory_bytes")}});
-    }
+  for (const StageTotal& total : stage_totals(db, stage_names())) {
+    stages.push_back({{"stage", total.stage},
+                      {"seconds", total.seconds},
+                      {"peak_memory_bytes", total.peak_memory_bytes}});
   }
   return stages;
 }

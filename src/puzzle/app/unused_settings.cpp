@@ -34,6 +34,21 @@ void add_measure_effects(const MeasureOptions& measure, std::vector<Effect>& eff
                   {"measure.stack_layers", runs, is}});
 }
 
+void add_search_effects(const Recipe& recipe, std::vector<Effect>& effects) {
+  SearchOptions search = recipe.search;
+  search.baselines.insert(search.baselines.end(), recipe.compare.begin(), recipe.compare.end());
+  const bool drops = search.method == "depth-only" || holds(search.baselines, "depth-only");
+  const std::string nothing = "the search measures no children";
+  for (const char* name : {"search.num_tokens", "search.state_mib", "search.batch_windows"}) {
+    effects.push_back({name, search.measures(), nothing});
+  }
+  for (const char* name : {"search.round_layers", "search.round_tokens", "search.round_samples"}) {
+    effects.push_back({name, search.rounds > 0, "search.rounds is 0"});
+  }
+  effects.push_back(
+      {"search.depth", drops, "depth-only is not among search.method, search.baselines, compare"});
+}
+
 void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
   const bool gguf = holds(recipe.export_child.formats, "gguf");
   const bool hf = holds(recipe.export_child.formats, "hf");
@@ -53,7 +68,9 @@ void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
 
 std::vector<Effect> all_effects(const Recipe& recipe) {
   const bool fitted = recipe.init_library.init == "least-squares";
-  const bool scores_text = recipe.score.method == "replace-one";
+  const std::string& scoring = recipe.score.method;
+  const bool scores_text = scoring != "downstream";
+  const bool estimates = scoring == "hybrid" || scoring == "gradient";
   const EvaluateOptions& evaluate = recipe.evaluate;
   const bool questions = !evaluate.minimal_pairs.empty() || !evaluate.multiple_choice.empty() ||
                          !evaluate.last_word.empty();
@@ -65,12 +82,17 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
       {"repair.", recipe.repair_child, "repair_child is false"},
       {"distill_child.", recipe.train_child, "train_child is false"},
       {"search.sweep_values", !recipe.search.sweep.empty(), "search.sweep names no cost"},
-      {"search.max_shared_fraction", recipe.search.solutions > 1, "search.solutions is 1"},
+      {"search.max_shared_fraction", recipe.search.solutions > 1 || recipe.search.validate > 1,
+       "search.solutions is 1"},
       {"evaluate.sets.", questions, "evaluate names no set of questions"},
       {"score.num_tokens", scores_text, "score.method is downstream"},
       {"score.batch_windows", scores_text, "score.method is downstream"},
-      {"score.hidden_mib", scores_text, "score.method is downstream"},
-      {"score.sets.", !scores_text, "score.method is replace-one"}};
+      {"score.hidden_mib", scores_text && scoring != "gradient", "score.method is " + scoring},
+      {"score.samples", estimates, "score.method is " + scoring},
+      {"score.exact_above", scoring == "hybrid", "score.method is " + scoring},
+      {"score.exact_share", scoring == "hybrid", "score.method is " + scoring},
+      {"score.sets.", !scores_text, "score.method is " + scoring}};
+  add_search_effects(recipe, effects);
   add_measure_effects(recipe.measure, effects);
   add_export_effects(recipe, effects);
   return effects;

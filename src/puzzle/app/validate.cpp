@@ -38,7 +38,7 @@ class Validator {
     if (space_ && recipe_.train_blocks) {
       attempt([&] { check_distill_blocks(recipe_.distill_blocks, parent_, *space_); });
     }
-    if (recipe_.score.method == "replace-one") {
+    if (recipe_.score.method != "downstream") {
       attempt([&] { check_scoring_windows(scored_windows()); });
     }
     check_measure();
@@ -133,6 +133,10 @@ class Validator {
     if (recipe_.compare_distilled && (!recipe_.train_child || recipe_.compare.empty())) {
       add("compare_distilled needs train_child and something to compare");
     }
+    if (search.measures() && recipe_.data.validation_tokens == 0) {
+      add("search measures children (validate, rounds, local_forwards, or depth-only without "
+          "search.depth=one-shot), and data.validation_tokens is 0");
+    }
     if (const auto reason = refusal(parse_export_target(search.target), parent_)) {
       add(fmt::format("search.target {} cannot hold the parent: {}", search.target, *reason));
     }
@@ -191,6 +195,7 @@ class Validator {
         check_path(option, path);
       }
     }
+    attempt([&] { check_evaluate_options(evaluate); });
   }
 
   const Recipe& recipe_;

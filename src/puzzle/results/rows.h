@@ -68,16 +68,18 @@ struct CurveRow {
 struct ArchitectureRow {
   std::string key{};          // PK
   std::string name{};         // "child", "uniform", "sweep-1.3x"; unique in a run
-  std::string method{};       // "mip", "greedy", "uniform", "max-parameters", "depth-only", …
+  std::string method{};       // "mip", "greedy", "uniform", "depth-only", …, "rounds", "local"
   std::int64_t solution = 0;  // PK; 0 = best of several diverse ones
   std::vector<std::string> blocks{};  // one per layer, "kv3/w768"
   double objective = 0.0;             // sum of scores, predicted
-  std::string costs_json = "{}";   // predicted sums by cost name: {"parameters": …, "weight_bytes":
-                                   // …, "generation_tokens_per_s": …}; *_s seconds, *_bytes bytes,
-                                   // *_mib MiB, *_per_s rates, else counts
-  std::string budget{};            // for people, e.g. "generation_tokens_per_s >= 1.3x parent"
-  double gap = 0.0;                // proven relative gap; 0 for methods without a bound
-  std::string detail_json = "{}";  // "batch", "swept_cost" (a point of a sweep)
+  std::string costs_json = "{}";  // predicted sums by cost name: {"parameters": …, "weight_bytes":
+                                  // …, "generation_tokens_per_s": …}; *_s seconds, *_bytes bytes,
+                                  // *_mib MiB, *_per_s rates, else counts
+  std::string budget{};           // for people, e.g. "generation_tokens_per_s >= 1.3x parent"
+  double gap = 0.0;               // proven relative gap; 0 for methods without a bound
+  // "batch"; "swept_cost", "curve" (a point of a sweep); "measured_kl", "measured_kl_se",
+  // "measured_minus_child", "measured_minus_child_se", "measured_tokens" (measured as assembled)
+  std::string detail_json = "{}";
 };
 
 // One variant of the library: its quality on held-out tokens before and after training.
