@@ -142,7 +142,7 @@ void warn_of_doubts(const MeasureResult& result) {
     return;
   }
   log_warning(
-      "measure: {} of {} times in {} cannot be trusted; was the machine busy? Raise "
+      "measure: {} doubts about {} times in {}; was the machine busy? Raise "
       "timing.samples and timing.max_rounds, or run measure again in another run folder:",
       result.doubts.size(), result.rows.size(), result.engine);
   constexpr std::size_t kMostShown = 12;
