@@ -20,10 +20,10 @@
 namespace puzzle {
 namespace {
 
-using RowName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
+using EstimateName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
 
-std::map<RowName, ScoreRow> rows_of_method(const RunDb& db, const std::string& method) {
-  std::map<RowName, ScoreRow> named;
+std::map<EstimateName, ScoreRow> rows_of_method(const RunDb& db, const std::string& method) {
+  std::map<EstimateName, ScoreRow> named;
   for (const ScoreRow& row : db.scores()) {
     if (row.method == method) {
       named[{row.layer, row.block, row.metric}] = row;

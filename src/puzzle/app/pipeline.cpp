@@ -276,7 +276,10 @@ void Pipeline::settle_scores() {
   SearchOptions quick = recipe_.search;
   quick.baselines.clear();
   quick.sweep.clear();
-  quick.solutions = std::max<std::int64_t>(quick.solutions, 3);
+  if (quick.method == "mip") {  // others may give one only
+    quick.solutions = std::max<std::int64_t>(quick.solutions, 3);
+  }
+  quick.depth = "one-shot";
   quick.validate = quick.rounds = quick.local_forwards = 0;
   for (std::int64_t added = 1; added > 0;) {
     const SearchResult found = search(*context_, *parent_, space_, recipe_.scenario, measured_.rows,
