@@ -24,4 +24,6 @@ build/puzzle run recipes/smollm2-cpu.yaml "${options[@]}"
 echo
 echo "report:  runs/smollm2-cpu/report.html"
 echo "child:   runs/smollm2-cpu/exports/child.gguf  (any llama.cpp: llama-cli -m …)"
-build/puzzle generate runs/smollm2-cpu/children/child --chat --prompt "Name three colours." --max-tokens 40
+echo
+echo "The child goes on with: The quick way to sort a list in Python is"
+build/puzzle generate runs/smollm2-cpu/children/child --prompt "The quick way to sort a list in Python is" --max-tokens 24
