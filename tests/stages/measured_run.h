@@ -11,6 +11,7 @@
 
 #include "puzzle/arch/cost.h"
 #include "puzzle/stages/search.h"
+#include "stages/made_up_scores.h"
 #include "stages/scored_run.h"
 
 namespace puzzle::test {
@@ -28,29 +29,7 @@ struct MeasuredRun : LibraryRun {
     if (with_library) {
       library = make({});
     }
-    std::uint32_t state = 11;
-    for (std::int64_t layer = 0; layer < layers; ++layer) {
-      const BlockSpec own = parent.weights.spec.layers[0];
-      const auto add = [&](const BlockSpec& block) {
-        state = state * 1664525U + 1013904223U;
-        if (block != own) {
-          scores.push_back({.key = "score" + std::to_string(scores.size()),
-                            .layer = layer,
-                            .block = block.name(),
-                            .method = "replace-one",
-                            .metric = "kl",
-                            .value = 0.01 + static_cast<double>(state >> 8U) / 16777216.0,
-                            .standard_error = 0.001,
-                            .tokens = 100});
-        }
-      };
-      for (const AttentionSpec& attention : space.layers[0].attention) {
-        add({attention, own.ffn});
-      }
-      for (const FfnSpec& ffn : space.layers[0].ffn) {
-        add({own.attention, ffn});
-      }
-    }
+    scores = made_up_scores(space.layers[0], parent.weights.spec.layers[0], layers, 11);
     db.put(scores);
     options.types = "f32";
     options.budgets = {"parameters <= 0.7x"};

@@ -5,7 +5,6 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -20,16 +19,10 @@
 namespace puzzle {
 namespace {
 
-using EstimateName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
-
-std::map<EstimateName, ScoreRow> rows_of_method(const RunDb& db, const std::string& method) {
-  std::map<EstimateName, ScoreRow> named;
-  for (const ScoreRow& row : db.scores()) {
-    if (row.method == method) {
-      named[{row.layer, row.block, row.metric}] = row;
-    }
-  }
-  return named;
+std::map<test::ScoreName, ScoreRow> rows_of_method(const RunDb& db, const std::string& method) {
+  std::vector<ScoreRow> rows = db.scores();
+  std::erase_if(rows, [&](const ScoreRow& row) { return row.method != method; });
+  return test::scores_by_name(rows);
 }
 
 LayerWeights in_double(LayerWeights weights) {

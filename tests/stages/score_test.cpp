@@ -16,16 +16,6 @@
 namespace puzzle {
 namespace {
 
-using ScoreName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
-
-std::map<ScoreName, ScoreRow> scores_by_name(const std::vector<ScoreRow>& rows) {
-  std::map<ScoreName, ScoreRow> named;
-  for (const ScoreRow& row : rows) {
-    named[{row.layer, row.block, row.metric}] = row;
-  }
-  return named;
-}
-
 struct ScoreRun : test::ScoredRun {
   using ScoredRun::ScoredRun;
 
@@ -51,8 +41,8 @@ ScoreOptions with_pairs(const std::vector<std::string>& pairs = {"kv1/w32", "1:k
 }
 
 void expect_same_rows(const RunDb& got, const RunDb& want, double tolerance) {
-  const auto rows = scores_by_name(got.scores());
-  const auto expected = scores_by_name(want.scores());
+  const auto rows = test::scores_by_name(got.scores());
+  const auto expected = test::scores_by_name(want.scores());
   ASSERT_EQ(rows.size(), expected.size());
   for (const auto& [name, row] : expected) {
     ASSERT_TRUE(rows.contains(name));
@@ -73,7 +63,7 @@ TEST(Score, EveryCandidateEqualsAPassThroughTheWholeModifiedModel) {
   // Four attention and four FFN variants per layer, the pair in all three, one more in layer 1.
   EXPECT_EQ(result.num_candidates, 3 * (4 + 4 + 1) + 1);
   EXPECT_EQ(result.num_scored_now, result.num_candidates);
-  const auto rows = scores_by_name(run.db.scores());
+  const auto rows = test::scores_by_name(run.db.scores());
   ASSERT_EQ(std::ssize(rows), 3 * result.num_candidates);
   double largest_kl = 0.0;
   double smallest_kl = 1e9;
@@ -250,11 +240,12 @@ TEST(Score, DocumentsDoNotSeeEachOtherWhereTheDataSaysSo) {
       begin = end;
     }
   }
-  const auto rows = scores_by_name(run.db.scores());
+  const auto rows = test::scores_by_name(run.db.scores());
   const double found = rows.at({1, block.name(), "kl"}).value;
   EXPECT_NEAR(found, kl / (12.0 * 16.0), 1e-4);
-  EXPECT_GT(std::abs(found - scores_by_name(open.db.scores()).at({1, block.name(), "kl"}).value),
-            1e-3);
+  EXPECT_GT(
+      std::abs(found - test::scores_by_name(open.db.scores()).at({1, block.name(), "kl"}).value),
+      1e-3);
 }
 
 TEST(Score, PairsKeepToTheLayersThatAllowThem) {
@@ -322,7 +313,7 @@ TEST(Score, DownstreamIsTheAccuracyThatIsLost) {
   write_text_file(options.minimal_pairs[0], lines);
   const ScoreResult result = run.run(options);
   EXPECT_EQ(result.num_candidates, 3 * 8);
-  const auto rows = scores_by_name(run.db.scores());
+  const auto rows = test::scores_by_name(run.db.scores());
   ASSERT_EQ(rows.size(), 3U * 8U);
   const std::vector<double> parent = num_right(run.parent.weights);
   double largest = 0.0;

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
+#include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -41,6 +44,16 @@ struct ScoredRun : LibraryRun {
 
   InitLibraryResult library;
 };
+
+using ScoreName = std::tuple<std::int64_t, std::string, std::string>;  // layer, block, metric
+
+inline std::map<ScoreName, ScoreRow> scores_by_name(const std::vector<ScoreRow>& rows) {
+  std::map<ScoreName, ScoreRow> named;
+  for (const ScoreRow& row : rows) {
+    named[{row.layer, row.block, row.metric}] = row;
+  }
+  return named;
+}
 
 // log p of every token at every position of one window, [T, V] fp64, by the formula.
 inline at::Tensor naive_log_probs(const ModelWeights& model, const at::Tensor& tokens_T) {

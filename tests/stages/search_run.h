@@ -9,6 +9,7 @@
 #include "puzzle/arch/search_space.h"
 #include "puzzle/engine/measured_cost.h"
 #include "puzzle/results/rows.h"
+#include "stages/made_up_scores.h"
 #include "support/tiny_model.h"
 
 namespace puzzle::test {
@@ -20,32 +21,7 @@ struct SearchCase {
     options.attention = {"parent", "kv1", "linear", "none"};
     options.ffn = {"parent", "0.34", "linear", "none"};
     space = make_search_space(options, spec);
-    std::uint32_t state = 5;
-    const auto noise = [&state] {
-      state = state * 1664525U + 1013904223U;
-      return static_cast<double>(state >> 8U) / 16777216.0;
-    };
-    const BlockSpec own = spec.layers[0];
-    for (std::int64_t layer = 0; layer < spec.num_layers(); ++layer) {
-      const auto add = [&](const BlockSpec& block) {
-        if (block != own) {
-          rows.push_back({.key = "score" + std::to_string(rows.size()),
-                          .layer = layer,
-                          .block = block.name(),
-                          .method = "replace-one",
-                          .metric = "kl",
-                          .value = 0.01 + noise(),
-                          .standard_error = 0.001,
-                          .tokens = 100});
-        }
-      };
-      for (const AttentionSpec& attention : space.layers[0].attention) {
-        add({attention, own.ffn});
-      }
-      for (const FfnSpec& ffn : space.layers[0].ffn) {
-        add({own.attention, ffn});
-      }
-    }
+    rows = made_up_scores(space.layers[0], spec.layers[0], spec.num_layers(), 5);
     for (const std::int64_t batch : {1, 2, 4}) {
       const auto measured = [&](const std::string& name, double seconds) {
         costs.push_back({name, Phase::kGenerate, batch, 24, seconds, seconds, seconds, 3});
