@@ -82,4 +82,20 @@ BlockSpec parse_block(std::string_view name) {
   return {parse_attention(name.substr(0, slash)), parse_ffn(name.substr(slash + 1))};
 }
 
+std::vector<std::string> block_names(const Architecture& layers) {
+  std::vector<std::string> names;
+  for (const BlockSpec& block : layers) {
+    names.push_back(block.name());
+  }
+  return names;
+}
+
+Architecture parse_blocks(const std::vector<std::string>& names) {
+  Architecture layers;
+  for (const std::string& name : names) {
+    layers.push_back(parse_block(name));
+  }
+  return layers;
+}
+
 }  // namespace puzzle

@@ -59,4 +59,8 @@ using Architecture = std::vector<BlockSpec>;
 [[nodiscard]] FfnSpec parse_ffn(std::string_view name);
 [[nodiscard]] BlockSpec parse_block(std::string_view name);
 
+// Of every layer, and back; throws as parse_block.
+[[nodiscard]] std::vector<std::string> block_names(const Architecture& layers);
+[[nodiscard]] Architecture parse_blocks(const std::vector<std::string>& names);
+
 }  // namespace puzzle

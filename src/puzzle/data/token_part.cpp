@@ -94,6 +94,10 @@ TokenBatch TokenPart::slice(std::int64_t first, std::int64_t count) const {
   return gather(positions);
 }
 
+TokenPart TokenPart::limited_to(std::int64_t num_tokens) const {
+  return num_tokens > 0 ? first_tokens(num_tokens) : *this;
+}
+
 TokenPart TokenPart::first_tokens(std::int64_t num_tokens) const {
   const std::int64_t wanted = (num_tokens + layout_.window - 1) / layout_.window;
   const std::int64_t count = std::clamp<std::int64_t>(wanted, 0, num_windows());

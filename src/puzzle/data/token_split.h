@@ -74,6 +74,8 @@ class TokenPart {
   // The part's first windows that hold `num_tokens` tokens (rounded up); all of them if it has
   // fewer.
   [[nodiscard]] TokenPart first_tokens(std::int64_t num_tokens) const;
+  // The same as options put it: 0 is all of the part.
+  [[nodiscard]] TokenPart limited_to(std::int64_t num_tokens) const;
 
  private:
   std::string name_;

@@ -160,7 +160,7 @@ void check_evaluate_options(const EvaluateOptions& options) {
 std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,
                                   const std::vector<NamedModel>& children, const TokenPart& test,
                                   const EvaluateOptions& options) {
-  const TokenPart part = options.num_tokens > 0 ? test.first_tokens(options.num_tokens) : test;
+  const TokenPart part = test.limited_to(options.num_tokens);
   if (part.num_windows() == 0) {
     fail(ErrorKind::kUsage, "evaluate: the test part has no windows; set data.test_tokens");
   }

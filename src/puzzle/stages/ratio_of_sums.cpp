@@ -5,7 +5,6 @@
 #include <ATen/ATen.h>
 
 namespace puzzle {
-namespace {
 
 void sum_over_ranks(std::vector<double>& values, Communicator& communicator) {
   at::Tensor sums = at::tensor(values, at::TensorOptions(at::kDouble));
@@ -13,8 +12,6 @@ void sum_over_ranks(std::vector<double>& values, Communicator& communicator) {
   const double* summed = sums.const_data_ptr<double>();
   values.assign(summed, summed + sums.numel());
 }
-
-}  // namespace
 
 void RatioOfSums::add(std::int64_t unit, double numerator, double denominator) {
   numerators_.at(static_cast<std::size_t>(unit)) += numerator;

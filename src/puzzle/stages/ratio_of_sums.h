@@ -46,4 +46,7 @@ class RatioOfSums {
   std::vector<double> denominators_;
 };
 
+// Replaces each value by its sum over ranks, which must all call it.
+void sum_over_ranks(std::vector<double>& values, Communicator& communicator);
+
 }  // namespace puzzle

@@ -286,7 +286,7 @@ TokenPart first_or_all(const TokenPart& part, std::int64_t num_tokens) {
     fail(ErrorKind::kUsage, "repair: the {} part has no windows; set data.{}_tokens", part.name(),
          part.name());
   }
-  return num_tokens > 0 ? part.first_tokens(num_tokens) : part;
+  return part.limited_to(num_tokens);
 }
 
 std::optional<RepairResult> finished_repair(RunContext& context, const std::string& key,

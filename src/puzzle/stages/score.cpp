@@ -79,10 +79,6 @@ bool is_estimated(const ScoreOptions& options) {
   return options.method == "gradient" || options.method == "hybrid";
 }
 
-TokenPart used_part(const TokenPart& scoring, const ScoreOptions& options) {
-  return options.num_tokens > 0 ? scoring.first_tokens(options.num_tokens) : scoring;
-}
-
 // The candidates of `layers` that `wanted` names, and no others.
 LayerCandidates restricted_to(const LayerCandidates& layers, const std::vector<Candidate>& wanted) {
   std::set<std::string> keys;
@@ -154,7 +150,7 @@ class Stage {
         input_(input),
         space_(space),
         options_(options),
-        part_(used_part(scoring, options)) {}
+        part_(scoring.limited_to(options.num_tokens)) {}
 
   [[nodiscard]] LayerCandidates candidates(const std::string& method,
                                            const std::string& content) const {

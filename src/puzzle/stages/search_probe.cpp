@@ -19,22 +19,6 @@ namespace {
 constexpr int kMeasuredVersion = 1;
 constexpr int kChangesVersion = 2;
 
-std::vector<std::string> names_of(const Architecture& layers) {
-  std::vector<std::string> names;
-  for (const BlockSpec& block : layers) {
-    names.push_back(block.name());
-  }
-  return names;
-}
-
-Architecture architecture_of(const Json& names) {
-  Architecture layers;
-  for (const Json& name : names) {
-    layers.push_back(parse_block(name.get<std::string>()));
-  }
-  return layers;
-}
-
 Json changes_json(const BlockChanges& changes) {
   Json layers = Json::array();
   for (const auto& blocks : changes) {
@@ -115,14 +99,12 @@ Json SearchProbe::lead(const std::function<Json()>& lead) { return ranks_.run(le
 
 TokenPart SearchProbe::text() const {
   PUZZLE_CHECK(source_.validation != nullptr, "a search that measures was given no text");
-  return options_.num_tokens > 0 ? source_.validation->first_tokens(options_.num_tokens)
-                                 : *source_.validation;
+  return source_.validation->limited_to(options_.num_tokens);
 }
 
 TokenPart SearchProbe::estimate_text() const {
   PUZZLE_CHECK(source_.scoring != nullptr, "a search that estimates was given no text");
-  return options_.estimate_tokens > 0 ? source_.scoring->first_tokens(options_.estimate_tokens)
-                                      : *source_.scoring;
+  return source_.scoring->limited_to(options_.estimate_tokens);
 }
 
 std::string SearchProbe::measured_key(const Architecture& child) {
@@ -151,14 +133,14 @@ std::vector<MeasuredKl> SearchProbe::measure(const std::vector<Architecture>& ch
                                              const Architecture& base) {
   std::vector<std::vector<double>> sums(children.size());
   std::vector<std::size_t> missing;
-  Json request = {{"do", "measure"}, {"base", names_of(base)}, {"children", Json::array()}};
+  Json request = {{"do", "measure"}, {"base", block_names(base)}, {"children", Json::array()}};
   for (std::size_t c = 0; c < children.size(); ++c) {
     if (const auto record = context_.db.find_stage(measured_key(children[c]))) {
       sums[c] =
           parse_json(record->detail_json, "run.db").at("unit_sums").get<std::vector<double>>();
     } else {
       missing.push_back(c);
-      request["children"].push_back(names_of(children[c]));
+      request["children"].push_back(block_names(children[c]));
     }
   }
   const Stopwatch watch;
@@ -170,7 +152,7 @@ std::vector<MeasuredKl> SearchProbe::measure(const std::vector<Architecture>& ch
     const double kl = as_measured(sums[c]).mean().value;
     if (!std::isfinite(kl)) {
       fail(ErrorKind::kNumeric, "search: the KL of a measured child is {}; its blocks are {}", kl,
-           Json(names_of(children[c])).dump());
+           Json(block_names(children[c])).dump());
     }
     context_.db.put({.key = measured_key(children[c]),
                      .stage = "search",
@@ -192,7 +174,7 @@ BlockChanges SearchProbe::changes(const Architecture& child) {
     return changes_of(parse_json(record->detail_json, "run.db").at("changes"));
   }
   const Stopwatch watch;
-  const Json answer = ranks_.together({{"do", "changes"}, {"child", names_of(child)}});
+  const Json answer = ranks_.together({{"do", "changes"}, {"child", block_names(child)}});
   context_.db.put({.key = key,
                    .stage = "search",
                    .what = "changes around a child",
@@ -213,25 +195,22 @@ Json SearchProbe::measure_here(const Json& request) {
         RankShare{communicator.rank(), communicator.size()},
         ChildMeterOptions{options_.batch_windows, options_.state_mib << 20U});
   }
-  meter_->set_base(architecture_of(request.at("base")));
+  meter_->set_base(parse_blocks(request.at("base").get<std::vector<std::string>>()));
   std::vector<Architecture> children;
   for (const Json& names : request.at("children")) {
-    children.push_back(architecture_of(names));
+    children.push_back(parse_blocks(names.get<std::vector<std::string>>()));
   }
   std::vector<std::vector<double>> sums = meter_->unit_sums(children);
   for (std::vector<double>& units : sums) {
-    at::Tensor tensor = at::tensor(units, at::TensorOptions(at::kDouble));
-    communicator.all_reduce_sum(tensor);
-    const double* values = tensor.const_data_ptr<double>();
-    units.assign(values, values + tensor.numel());
+    sum_over_ranks(units, communicator);
   }
   return sums;
 }
 
 Json SearchProbe::changes_here(const Json& request) {
   return changes_json(estimate_changes(
-      context_, parent_, source_.library_folder, space_, architecture_of(request.at("child")),
-      estimate_text(),
+      context_, parent_, source_.library_folder, space_,
+      parse_blocks(request.at("child").get<std::vector<std::string>>()), estimate_text(),
       {.batch_windows = options_.batch_windows, .samples = options_.estimate_samples}));
 }
 

@@ -9,22 +9,6 @@
 namespace puzzle {
 namespace {
 
-std::vector<std::string> block_names(const Architecture& layers) {
-  std::vector<std::string> names;
-  for (const BlockSpec& block : layers) {
-    names.push_back(block.name());
-  }
-  return names;
-}
-
-Architecture named_blocks(const std::vector<std::string>& names) {
-  Architecture layers;
-  for (const std::string& name : names) {
-    layers.push_back(parse_block(name));
-  }
-  return layers;
-}
-
 Json measured_json(const FoundMeasurement& measured) {
   return {{"measured_kl", measured.kl.value},
           {"measured_kl_se", measured.kl.standard_error},
@@ -74,7 +58,7 @@ FoundArchitecture from_row(const ArchitectureRow& row, const std::string& place)
   FoundArchitecture found;
   found.name = row.name;
   found.method = row.method;
-  found.layers = named_blocks(row.blocks);
+  found.layers = parse_blocks(row.blocks);
   found.batch = json_int(detail, "batch", place);
   found.objective = row.objective;
   found.gap = row.gap;
@@ -149,7 +133,7 @@ SearchResult parse_search(const Json& json) {
     FoundArchitecture found;
     found.name = entry.at("name").get<std::string>();
     found.method = entry.at("method").get<std::string>();
-    found.layers = named_blocks(entry.at("blocks").get<std::vector<std::string>>());
+    found.layers = parse_blocks(entry.at("blocks").get<std::vector<std::string>>());
     found.batch = entry.at("batch").get<std::int64_t>();
     found.objective = entry.at("objective").get<double>();
     found.gap = entry.at("gap").get<double>();
