@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "puzzle/stages/batch_forward.h"
 #include "puzzle/stages/library.h"
 #include "puzzle/tensor/head_loss.h"
 
@@ -38,14 +39,6 @@ ChildMeter::ChildMeter(const LoadedModel& parent, std::filesystem::path library_
   }
 }
 
-PassContext ChildMeter::pass_of(const Batch& batch) const {
-  const at::Tensor& embedding = parent_.weights.embedding;
-  PassContext pass =
-      make_pass(parent_.geometry, part_.window(), embedding.scalar_type(), embedding.device());
-  pass.mask = batch.tokens.attention_mask();
-  return pass;
-}
-
 LayerWeights ChildMeter::block(std::int64_t layer, const BlockSpec& spec) const {
   Architecture layers = parent_.weights.spec.layers;
   layers[static_cast<std::size_t>(layer)] = spec;
@@ -74,7 +67,7 @@ std::int64_t ChildMeter::kept_before(std::int64_t layer) const {
 }
 
 void ChildMeter::fill(Batch& batch, std::int64_t kept) const {
-  const PassContext pass = pass_of(batch);
+  const PassContext pass = batch_pass(parent_.geometry, batch.tokens, parent_.weights.embedding);
   for (std::int64_t k = kept + 1; k < std::ssize(batch.states); ++k) {
     const auto index = static_cast<std::size_t>(k);
     batch.states[index] = apply_layers(base_, parent_.geometry, batch.states[index - 1], pass,
@@ -84,10 +77,9 @@ void ChildMeter::fill(Batch& batch, std::int64_t kept) const {
 
 at::Tensor ChildMeter::final_of(const ModelWeights& model, const Batch& batch,
                                 std::int64_t kept) const {
-  const at::Tensor last =
-      apply_layers(model, parent_.geometry, batch.states[static_cast<std::size_t>(kept)],
-                   pass_of(batch), kept * stride_, num_layers());
-  return final_hidden(model, last).reshape({-1, last.size(-1)});
+  return final_rows(model, parent_.geometry, batch.states[static_cast<std::size_t>(kept)],
+                    batch_pass(parent_.geometry, batch.tokens, parent_.weights.embedding),
+                    kept * stride_);
 }
 
 void ChildMeter::set_base(const Architecture& layers) {

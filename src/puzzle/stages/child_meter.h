@@ -47,13 +47,12 @@ class ChildMeter {
   };
 
   [[nodiscard]] std::int64_t num_layers() const { return parent_.weights.spec.num_layers(); }
-  [[nodiscard]] PassContext pass_of(const Batch& batch) const;
   [[nodiscard]] LayerWeights block(std::int64_t layer, const BlockSpec& spec) const;
   [[nodiscard]] ModelWeights child_of(const Architecture& layers) const;
   [[nodiscard]] std::int64_t first_change(const Architecture& layers) const;
   // The last kept state at or before a layer.
   [[nodiscard]] std::int64_t kept_before(std::int64_t layer) const;
-  // Fills the states of the base behind `kept`; returns those that enter its last kept layer.
+  // Recomputes the base's states behind `kept`.
   void fill(Batch& batch, std::int64_t kept) const;
   [[nodiscard]] at::Tensor final_of(const ModelWeights& model, const Batch& batch,
                                     std::int64_t kept) const;

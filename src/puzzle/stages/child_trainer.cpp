@@ -10,6 +10,7 @@
 #include "puzzle/data/token_batches.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/model/checkpoint.h"
+#include "puzzle/stages/batch_forward.h"
 #include "puzzle/tensor/head_loss.h"
 #include "puzzle/tensor/tensor_file.h"
 #include "puzzle/train/checkpointed.h"
@@ -53,12 +54,6 @@ std::vector<at::Tensor> layer_parameters(const LayerWeights& layer) {
 }
 
 at::Tensor flat_tokens(const at::Tensor& x_BTD) { return x_BTD.reshape({-1, x_BTD.size(-1)}); }
-
-PassContext batch_pass(const Geometry& geometry, const TokenBatch& batch, const at::Tensor& x_BTD) {
-  PassContext pass = make_pass(geometry, x_BTD.size(1), x_BTD.scalar_type(), x_BTD.device());
-  pass.mask = batch.attention_mask();
-  return pass;
-}
 
 }  // namespace
 

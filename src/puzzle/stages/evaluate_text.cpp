@@ -9,6 +9,7 @@
 
 #include "puzzle/base/progress.h"
 #include "puzzle/data/token_batches.h"
+#include "puzzle/stages/batch_forward.h"
 #include "puzzle/stages/evaluation_rows.h"
 #include "puzzle/stages/independent_windows.h"
 #include "puzzle/tensor/head_loss.h"
@@ -123,8 +124,7 @@ at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
   const at::Tensor x = embed(model, tokens_BT);
   PassContext pass = make_pass(geometry, x.size(1), x.scalar_type(), x.device());
   pass.mask = mask;
-  const at::Tensor last = apply_layers(model, geometry, x, pass, 0, model.spec.num_layers());
-  return final_hidden(model, last).reshape({-1, last.size(-1)});
+  return final_rows(model, geometry, x, pass);
 }
 
 std::vector<std::vector<EvaluationRow>> evaluate_text(

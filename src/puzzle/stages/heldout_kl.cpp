@@ -6,6 +6,7 @@
 #include <c10/core/GradMode.h>
 
 #include "puzzle/data/token_batches.h"
+#include "puzzle/stages/batch_forward.h"
 #include "puzzle/tensor/head_loss.h"
 
 namespace puzzle {
@@ -24,13 +25,10 @@ double heldout_kl(const LoadedModel& parent, const ModelWeights& child, const To
   for (std::int64_t first = share.begin; first < share.end; first += kHeldoutWindows) {
     const TokenBatch batch =
         part.slice(first, std::min(kHeldoutWindows, share.end - first)).to(device);
-    PassContext pass = make_pass(parent.geometry, batch.tokens_BT.size(1),
-                                 parent.weights.embedding.scalar_type(), device);
-    pass.mask = batch.attention_mask();
+    const PassContext pass = batch_pass(parent.geometry, batch, parent.weights.embedding);
     const auto head_input = [&](const ModelWeights& model) {
-      const at::Tensor last = apply_layers(model, parent.geometry, embed(model, batch.tokens_BT),
-                                           pass, 0, model.spec.num_layers());
-      return HeadInput{final_hidden(model, last).reshape({-1, last.size(-1)}), model.head};
+      return HeadInput{final_rows(model, parent.geometry, embed(model, batch.tokens_BT), pass),
+                       model.head};
     };
     const HeadInput p = head_input(parent.weights);
     sum += token_losses(&p, head_input(child), {}).kl.to(at::kDouble).sum();

@@ -90,8 +90,8 @@ std::vector<std::string> keys_of(const LayerCandidates& layers) {
 }
 
 LayerLibrary load_scored_layer(const RunContext& context, const LoadedModel& parent,
-                               const ScoreInput& input, std::int64_t layer) {
-  const std::filesystem::path file = layer_file(input.library_folder, layer);
+                               const std::filesystem::path& library_folder, std::int64_t layer) {
+  const std::filesystem::path file = layer_file(library_folder, layer);
   return std::filesystem::exists(file)
              ? load_layer_library(file, parent.weights.spec, context.device, context.type)
              : LayerLibrary{};

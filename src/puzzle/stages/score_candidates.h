@@ -37,6 +37,7 @@ using LayerCandidates = std::vector<std::vector<Candidate>>;  // by layer
 
 // Empty where the library has no file of the layer, i.e. only parts of the parent.
 [[nodiscard]] LayerLibrary load_scored_layer(const RunContext& context, const LoadedModel& parent,
-                                             const ScoreInput& input, std::int64_t layer);
+                                             const std::filesystem::path& library_folder,
+                                             std::int64_t layer);
 
 }  // namespace puzzle

@@ -98,7 +98,7 @@ void score_downstream(RunContext& context, const LoadedModel& parent, const Scor
       continue;
     }
     const std::int64_t layer = candidates.front().layer;
-    const LayerLibrary library = load_scored_layer(context, parent, input, layer);
+    const LayerLibrary library = load_scored_layer(context, parent, input.library_folder, layer);
     for (const Candidate& candidate : candidates) {
       ModelWeights modified = parent.weights;  // shares the tensors
       modified.layers[static_cast<std::size_t>(layer)] =

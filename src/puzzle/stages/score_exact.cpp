@@ -9,6 +9,7 @@
 #include "puzzle/arch/cost.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/progress.h"
+#include "puzzle/stages/batch_forward.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/independent_windows.h"
 #include "puzzle/stages/ratio_of_sums.h"
@@ -81,9 +82,7 @@ class Scorer {
   // Final hidden states [B·T, D] from the states entering layer `first`.
   [[nodiscard]] at::Tensor finish(const at::Tensor& x, const PassContext& pass,
                                   std::int64_t first) const {
-    const at::Tensor last = apply_layers(parent_.weights, parent_.geometry, x, pass, first,
-                                         parent_.weights.spec.num_layers());
-    return final_hidden(parent_.weights, last).reshape({-1, last.size(-1)});
+    return final_rows(parent_.weights, parent_.geometry, x, pass, first);
   }
 
   // Final hidden states [N, D] with `block` in place of layer `layer`, whose input the states hold.
@@ -178,7 +177,8 @@ void score_replace_one(RunContext& context, const LoadedModel& parent, const Sco
   for (std::size_t i = 0; i < end; ++i) {
     const auto layer = static_cast<std::int64_t>(i);
     if (!missing[i].empty()) {
-      scorer.score_layer(missing[i], load_scored_layer(context, parent, input, layer), work,
+      scorer.score_layer(missing[i],
+                         load_scored_layer(context, parent, input.library_folder, layer), work,
                          progress);
     }
     if (i + 1 < end) {

@@ -1,0 +1,206 @@
+#include "puzzle/stages/second_order.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/progress.h"
+#include "puzzle/data/token_batches.h"
+#include "puzzle/stages/batch_forward.h"
+#include "puzzle/stages/independent_windows.h"
+#include "puzzle/stages/layer_gradients.h"
+#include "puzzle/stages/ratio_of_sums.h"
+
+namespace puzzle {
+namespace {
+
+// What is estimated of a block.
+enum Quantity : std::int64_t { kLinear, kPerSequence, kPerToken, kNumQuantities };
+
+class SecondOrderEstimator {
+ public:
+  SecondOrderEstimator(RunContext& context, const LoadedModel& parent,
+                       const SecondOrderInput& input, const TokenPart& part)
+      : context_(context),
+        parent_(parent),
+        input_(input),
+        part_(part),
+        units_(independent_units(part)) {
+    for (const SecondOrderLayer& layer : input.layers) {
+      sums_.push_back(
+          at::zeros({std::ssize(layer.blocks), kNumQuantities, units_.count}, at::kDouble));
+    }
+  }
+
+  [[nodiscard]] std::int64_t first_layer() const {
+    const auto first =
+        std::find_if(input_.layers.begin(), input_.layers.end(),
+                     [](const SecondOrderLayer& layer) { return !layer.blocks.empty(); });
+    return first - input_.layers.begin();
+  }
+
+  // Windows [first, first + count) of the part.
+  void add_windows(std::int64_t first, std::int64_t count, Progress& progress) {
+    const TokenBatch batch = part_.slice(first, count).to(context_.device);
+    const PassContext pass = batch_pass(parent_.geometry, batch, parent_.weights.embedding);
+    GradientWalk walk;
+    walk.tokens_BT = batch.tokens_BT;
+    walk.pass = &pass;
+    walk.uniforms_BTS = window_uniforms(input_.seed, first, count, part_.window(), input_.samples);
+    walk.first_layer = first_layer();
+    if (input_.with_kl) {
+      walk.parent_final_ND = final_rows(parent_.weights, parent_.geometry,
+                                        embed(parent_.weights, batch.tokens_BT), pass);
+      walk.parent_head_VD = parent_.weights.head;
+    }
+    (void)walk_gradients(*input_.model, parent_.geometry, walk,
+                         [&](const LayerGradients& gradients) {
+                           add_layer(gradients, pass, first);
+                           progress.advance(count, fmt::format("layer {}", gradients.layer));
+                         });
+  }
+
+  // Of all ranks.
+  [[nodiscard]] std::vector<std::vector<BlockEstimate>> result() {
+    std::vector<std::vector<BlockEstimate>> layers;
+    std::vector<SecondOrderEstimates> second_order;
+    for (std::size_t i = 0; i < sums_.size(); ++i) {
+      context_.communicator.all_reduce_sum(sums_[i]);
+      std::vector<BlockEstimate>& estimates = layers.emplace_back();
+      const std::vector<EstimatedBlock>& blocks = input_.layers[i].blocks;
+      for (std::size_t b = 0; b < blocks.size(); ++b) {
+        const at::Tensor sums = sums_[i][static_cast<std::int64_t>(b)];
+        if (!at::isfinite(sums).all().item<bool>()) {
+          fail(ErrorKind::kNumeric, "{}: layer {}, {}: the block gives non-finite activations",
+               input_.name, i, blocks[b].block.name());
+        }
+        estimates.push_back(
+            {.block = blocks[b].block,
+             .first_order = mean_of(sums[kLinear]),
+             .second_order = {mean_of(sums[kPerSequence]), mean_of(sums[kPerToken])},
+             .combined = {}});
+        second_order.push_back(estimates.back().second_order);
+      }
+    }
+    const std::vector<ScoreValue> combined = combine_estimates(second_order);
+    auto next = combined.begin();
+    for (std::vector<BlockEstimate>& estimates : layers) {
+      for (BlockEstimate& estimate : estimates) {
+        estimate.combined = *next++;
+      }
+    }
+    return layers;
+  }
+
+ private:
+  // ⟨g, δ⟩ of the evaluated blocks, [C, S (+ 1), B, T]: sampled gradients, then the KL's.
+  [[nodiscard]] at::Tensor products(const LayerGradients& gradients,
+                                    const PassContext& pass) const {
+    at::Tensor directions_SBTD = gradients.sampled_SBTD;
+    if (input_.with_kl) {
+      directions_SBTD = at::cat({directions_SBTD, gradients.kl_BTD.unsqueeze(0)});
+    }
+    const at::Tensor changes_BTCD = at::stack(output_changes(gradients, pass), 2);
+    return at::matmul(changes_BTCD, directions_SBTD.permute({1, 2, 3, 0}))
+        .to(at::kFloat)
+        .permute({2, 3, 0, 1});
+  }
+
+  // δ of the evaluated blocks, [B, T, D] each. Those with the model's attention share its output.
+  [[nodiscard]] std::vector<at::Tensor> output_changes(const LayerGradients& gradients,
+                                                       const PassContext& pass) const {
+    const auto index = static_cast<std::size_t>(gradients.layer);
+    const LayerWeights& own = input_.model->layers[index];
+    const LayerLibrary library = input_.library(gradients.layer);
+    const bool shares = !library.coupled.contains(own.spec());
+    at::Tensor middle;
+    std::vector<at::Tensor> changes;
+    for (const BlockSpec& block : input_.layers[index].evaluated) {
+      const LayerWeights weights = make_block(parent_.weights, library, gradients.layer, block);
+      at::Tensor output;
+      if (shares && block.attention == own.attention.spec && !library.coupled.contains(block)) {
+        if (!middle.defined()) {
+          middle = apply_attention(own.attention, parent_.geometry, gradients.input_BTD, pass);
+        }
+        output = apply_ffn(weights.ffn, parent_.geometry, middle);
+      } else {
+        output = apply_layer(weights, parent_.geometry, gradients.input_BTD, pass);
+      }
+      changes.push_back(output - gradients.output_BTD);
+    }
+    return changes;
+  }
+
+  void add_layer(const LayerGradients& gradients, const PassContext& pass, std::int64_t first) {
+    const auto index = static_cast<std::size_t>(gradients.layer);
+    const std::vector<EstimatedBlock>& blocks = input_.layers[index].blocks;
+    if (blocks.empty()) {
+      return;
+    }
+    const at::Tensor evaluated = products(gradients, pass);
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      const EstimatedBlock& block = blocks[b];
+      const at::Tensor a = block.second < 0 ? evaluated[block.first]
+                                            : evaluated[block.first] + evaluated[block.second];
+      const at::Tensor sampled = a.slice(0, 0, input_.samples);  // [S, B, T]
+      const at::Tensor sums = sums_[index][static_cast<std::int64_t>(b)];
+      if (input_.with_kl) {
+        add(sums[kLinear], a[input_.samples].sum(-1, false, at::kDouble), first);
+      }
+      add(sums[kPerSequence], sampled.sum(-1, false, at::kDouble).square().mean(0).mul(0.5), first);
+      add(sums[kPerToken], sampled.square().sum(-1, false, at::kDouble).mean(0).mul(0.5), first);
+    }
+  }
+
+  // [B] values of windows `first`, … to the units they belong to.
+  void add(const at::Tensor& sums, const at::Tensor& values, std::int64_t first) const {
+    const at::Tensor values_B = values.to(at::kCPU).contiguous();
+    for (std::int64_t w = 0; w < values_B.numel(); ++w) {
+      sums.mutable_data_ptr<double>()[units_.unit_of_window[static_cast<std::size_t>(first + w)]] +=
+          values_B.const_data_ptr<double>()[w];
+    }
+  }
+
+  [[nodiscard]] ScoreValue mean_of(const at::Tensor& sums) const {
+    RatioOfSums ratio(units_.count);
+    for (std::int64_t u = 0; u < units_.count; ++u) {
+      ratio.add(u, sums.const_data_ptr<double>()[u], 0.0);
+    }
+    for (const std::int64_t unit : units_.unit_of_window) {
+      ratio.add(unit, 0.0, static_cast<double>(part_.window()));
+    }
+    const RatioOfSums::Result result = ratio.result();
+    return {result.value, result.standard_error};
+  }
+
+  RunContext& context_;
+  const LoadedModel& parent_;
+  const SecondOrderInput& input_;
+  const TokenPart& part_;
+  WindowUnits units_;
+  std::vector<at::Tensor> sums_;  // by layer [blocks, quantities, units], fp64, CPU
+};
+
+}  // namespace
+
+std::vector<std::vector<BlockEstimate>> estimate_second_order(RunContext& context,
+                                                              const LoadedModel& parent,
+                                                              const SecondOrderInput& input,
+                                                              const TokenPart& part) {
+  const c10::NoGradGuard no_grad;
+  SecondOrderEstimator estimator(context, parent, input, part);
+  const IndexRange share =
+      share_of(part.num_windows(), {context.communicator.rank(), context.communicator.size()});
+  Progress progress(input.name,
+                    share.count() * (std::ssize(input.layers) - estimator.first_layer()),
+                    "layer passes back");
+  for (std::int64_t first = share.begin; first < share.end; first += input.batch_windows) {
+    estimator.add_windows(first, std::min(input.batch_windows, share.end - first), progress);
+  }
+  return estimator.result();
+}
+
+}  // namespace puzzle
