@@ -6,6 +6,8 @@
 // `layer_major_per_s`, `one_by_one_per_s`: training tokens per second through all variants;
 // `ratio`: the first over the second (the target is 3).
 #include <chrono>
+#include <memory>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
@@ -50,14 +52,16 @@ LayerWeights cheap_start(const ModelSpec& spec, const LayerWeights& own, const B
   return start;
 }
 
-std::vector<BlockStudent> make_students(const LoadedModel& parent, std::int64_t layer) {
+std::vector<std::unique_ptr<LayerStudent>> make_students(const LoadedModel& parent,
+                                                         std::int64_t layer) {
   const ModelSpec& spec = parent.weights.spec;
   const auto plan = plan_students(spec, make_search_space({}, spec), {});
   const LayerWeights& own = parent.weights.layers[static_cast<std::size_t>(layer)];
-  std::vector<BlockStudent> students;
+  std::vector<std::unique_ptr<LayerStudent>> students;
   for (const PlannedStudent& planned : plan[static_cast<std::size_t>(layer)]) {
-    students.emplace_back(planned.name(), planned.role, cheap_start(spec, own, planned.block), own,
-                          parent.geometry, StudentRates{1e-4, 1e-4, 1e-4}, AdamWOptions{});
+    students.push_back(std::make_unique<BlockStudent>(
+        planned.name(), planned.role, cheap_start(spec, own, planned.block), own, parent.geometry,
+        StudentRates{1e-4, 1e-4, 1e-4}, AdamWOptions{}));
   }
   return students;
 }
@@ -82,8 +86,8 @@ void all_variants_of_a_layer(benchmark::State& state) {
   const ModelWeights& weights = parent.weights;
   const std::int64_t layer = weights.spec.num_layers() / 2;
   const LayerWeights& own = weights.layers[static_cast<std::size_t>(layer)];
-  std::vector<BlockStudent> together = make_students(parent, layer);
-  std::vector<BlockStudent> alone = make_students(parent, layer);
+  std::vector<std::unique_ptr<LayerStudent>> together = make_students(parent, layer);
+  std::vector<std::unique_ptr<LayerStudent>> alone = make_students(parent, layer);
   const PassContext pass = make_pass(parent.geometry, kBenchWindow, at::kFloat, at::kCPU);
   at::Generator generator = at::detail::createCPUGenerator(1);
   const auto run_to_layer = [&](const at::Tensor& tokens) {
@@ -99,15 +103,15 @@ void all_variants_of_a_layer(benchmark::State& state) {
       const double together_s = seconds_of([&] {
         const SharedBatch batch =
             run_shared(own, parent.geometry, held, pass, BlockLoss::kTokenMse);
-        for (BlockStudent& student : together) {
-          benchmark::DoNotOptimize(student.train_step(batch, 1.0));
+        for (const auto& student : together) {
+          benchmark::DoNotOptimize(student->train_step(batch, 1.0));
         }
       });
       const double alone_s = seconds_of([&] {
-        for (BlockStudent& student : alone) {
+        for (const auto& student : alone) {
           const SharedBatch batch =
               run_shared(own, parent.geometry, run_to_layer(tokens), pass, BlockLoss::kTokenMse);
-          benchmark::DoNotOptimize(student.train_step(batch, 1.0));
+          benchmark::DoNotOptimize(student->train_step(batch, 1.0));
         }
       });
       layer_major += step == 0 ? 0.0 : together_s;

@@ -92,6 +92,24 @@ TEST(SearchSpace, RoundingStaysBetweenOneMultipleAndTheParent) {
   EXPECT_THAT(ffn_names(make_search_space(options, spec).layers[0]), ElementsAre("w100", "w7"));
 }
 
+TEST(SearchSpace, AStepGivesEveryMultipleUpToTheParents) {
+  ModelSpec spec = smollm2();
+  SearchSpaceOptions options;
+  options.ffn = {"step64", "linear"};
+  const auto names = ffn_names(make_search_space(options, spec).layers[0]);
+  ASSERT_EQ(names.size(), 1536U / 64U + 1U);
+  EXPECT_EQ(names[0], "w1536");
+  EXPECT_EQ(names[1], "w1472");
+  EXPECT_EQ(names[23], "w64");
+  EXPECT_EQ(names[24], "linear");
+  spec.layers = {parse_block("kv3/w100"), parse_block("kv3/linear"), parse_block("kv3/w60")};
+  options.ffn = {"step32", "w50"};
+  const SearchSpace space = make_search_space(options, spec);
+  EXPECT_THAT(ffn_names(space.layers[0]), ElementsAre("w100", "w96", "w64", "w32", "w50"));
+  EXPECT_THAT(ffn_names(space.layers[1]), ElementsAre("linear"));
+  EXPECT_THAT(ffn_names(space.layers[2]), ElementsAre("w60", "w32", "w50"));
+}
+
 TEST(SearchSpace, DivisorsAreProperAndLargestFirst) {
   ModelSpec spec = smollm2();
   spec.num_heads = 36;

@@ -92,6 +92,17 @@ score:
   EXPECT_EQ(values.train.num_tokens, 8192);
 }
 
+TEST_F(Options, AMapInAListOfWordsIsOneWord) {
+  list.load_yaml(yaml("files: [none, {step: 64}]"));
+  EXPECT_EQ(values.files, (std::vector<std::string>{"none", "step64"}));
+  list.load_yaml(yaml("files: {step: 32}"));
+  EXPECT_EQ(values.files, (std::vector<std::string>{"step32"}));
+  EXPECT_PUZZLE_ERROR(list.load_yaml(yaml("files: [{step: 64, w: 3}]")), ErrorKind::kUsage,
+                      "files holds something other than plain values");
+  EXPECT_PUZZLE_ERROR(list.load_yaml(yaml("heads: [{step: 64}]")), ErrorKind::kUsage,
+                      "heads holds something other than plain values");
+}
+
 TEST_F(Options, EmptyRecipeChangesNothing) {
   const std::string before = list.to_yaml();
   list.load_yaml(yaml("# nothing\n"));

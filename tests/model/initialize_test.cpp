@@ -69,6 +69,10 @@ struct InitCase {
   ParentPass parent_pass;
 };
 
+FfnWeights width_of(const LayerVariants& variants, std::int64_t width) {
+  return ffn_of_width(variants.nested.value(), width);
+}
+
 at::Tensor rows(const at::Tensor& x) { return x.flatten(0, 1); }
 
 TEST(Initialize, ParentPassIsTheLayer) {
@@ -85,7 +89,12 @@ TEST(Initialize, MakesEveryVariantButTheParentsOwnAndNone) {
       const InitCase c(bias);
       const LayerVariants variants = c.make(method, at::Tensor());
       ASSERT_EQ(variants.attention.size(), 3U);
-      ASSERT_EQ(variants.ffn.size(), 3U);
+      ASSERT_EQ(variants.ffn.size(), 1U);
+      ASSERT_EQ(variants.widths, (std::vector<std::int64_t>{32, 64}));
+      std::map<FfnSpec, FfnWeights> ffns = variants.ffn;
+      for (const std::int64_t width : variants.widths) {
+        ffns[FfnSpec::swiglu(width)] = width_of(variants, width);
+      }
       for (const auto& [spec, weights] : variants.attention) {
         EXPECT_EQ(weights.spec, spec);
         std::size_t count = 0;
@@ -103,7 +112,7 @@ TEST(Initialize, MakesEveryVariantButTheParentsOwnAndNone) {
                       }));
         EXPECT_EQ(count, attention_shapes(c.model.spec, spec).size()) << spec.name();
       }
-      for (const auto& [spec, weights] : variants.ffn) {
+      for (const auto& [spec, weights] : ffns) {
         EXPECT_EQ(weights.spec, spec);
         std::size_t count = 0;
         visit_tensors(weights,
@@ -207,7 +216,7 @@ TEST(Initialize, PaperKeepsTheChannelsThatContributeMost) {
   }
   std::sort(contributions.begin(), contributions.end());
   const LayerVariants variants = c.make(InitMethod::kPaper, at::Tensor());
-  const FfnWeights& half = variants.ffn.at(FfnSpec::swiglu(64));
+  const FfnWeights half = width_of(variants, 64);
   for (std::int64_t i = 0; i < 64; ++i) {
     const std::int64_t channel = contributions[static_cast<std::size_t>(i)].second;
     EXPECT_TRUE(half.gate[i].equal(c.layer().ffn.gate[channel])) << i;
@@ -262,8 +271,8 @@ TEST(Initialize, KvHeadsGetTheOutputMatrixThatFitsThem) {
 TEST(Initialize, FfnWidthsAreNestedAndRefitted) {
   const InitCase c(BiasSetting{false, false, true});
   const LayerVariants variants = c.make(InitMethod::kLeastSquares, c.weights);
-  const FfnWeights& wide = variants.ffn.at(FfnSpec::swiglu(64));
-  const FfnWeights& narrow = variants.ffn.at(FfnSpec::swiglu(32));
+  const FfnWeights wide = width_of(variants, 64);
+  const FfnWeights narrow = width_of(variants, 32);
   EXPECT_TRUE(narrow.gate.equal(wide.gate.narrow(0, 0, 32)));
   EXPECT_TRUE(narrow.up.equal(wide.up.narrow(0, 0, 32)));
   EXPECT_TRUE(narrow.gate_bias.equal(wide.gate_bias.narrow(0, 0, 32)));
@@ -312,7 +321,7 @@ TEST(Initialize, SumsOverRanksGiveTheWholeResult) {
                  want.attention.at(AttentionSpec::gqa(2)).o, 1e-4);
     EXPECT_CLOSE(got.attention.at(AttentionSpec::linear()).linear,
                  want.attention.at(AttentionSpec::linear()).linear, 1e-4);
-    EXPECT_TRUE(got.ffn.at(FfnSpec::swiglu(32)).gate.equal(want.ffn.at(FfnSpec::swiglu(32)).gate));
+    EXPECT_TRUE(width_of(got, 32).gate.equal(width_of(want, 32).gate));
     EXPECT_CLOSE(got.ffn.at(FfnSpec::linear()).linear, want.ffn.at(FfnSpec::linear()).linear, 1e-4);
   }
 }

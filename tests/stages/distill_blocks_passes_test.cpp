@@ -107,11 +107,10 @@ TEST(DistillBlocksPasses, RowsOfAnotherLibraryAreNotCurrent) {
   EXPECT_EQ(run.rows().size(), 3U * 6U);
 }
 
-TEST(DistillBlocksPasses, VariantsAreDividedOverRanksWithoutAChange) {
+void expect_same_over_ranks(const DistillBlocksOptions& options) {
   const int threads = at::get_num_threads();
   at::set_num_threads(1);  // what a new thread has
   DistillRun one;
-  const DistillBlocksOptions options = with_blocks({"kv1/w32", "kv2/w64", "1:linear/none"});
   const auto want = run_passes(one, options);
   for (const int size : {2, 7}) {  // the latter leaves ranks without any variant
     DistillRun many;
@@ -140,6 +139,15 @@ TEST(DistillBlocksPasses, VariantsAreDividedOverRanksWithoutAChange) {
     EXPECT_TRUE(other_ranks.variants(RowSet::kAll).empty());
   }
   at::set_num_threads(threads);
+}
+
+TEST(DistillBlocksPasses, VariantsAreDividedOverRanksWithoutAChange) {
+  DistillBlocksOptions options = with_blocks({"kv1/w32", "kv2/w64", "1:linear/none"});
+  for (const std::string widths : {"separate", "nested"}) {
+    SCOPED_TRACE(widths);
+    options.widths = widths;
+    expect_same_over_ranks(options);
+  }
 }
 
 std::vector<std::string> files_below(const std::filesystem::path& folder) {

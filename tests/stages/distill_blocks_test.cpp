@@ -279,9 +279,9 @@ TEST(DistillBlocks, RefusesWhatItCannotDo) {
                            *run.calibration, none, usual_options()),
       ErrorKind::kUsage, "the part validation has no tokens");
   SearchSpace larger = run.space;
-  larger.layers[0].ffn.push_back(FfnSpec::swiglu(48));
+  larger.layers[0].ffn.push_back(FfnSpec::swiglu(80));
   EXPECT_PUZZLE_ERROR((void)run.distill(usual_options(), run.context, larger), ErrorKind::kUsage,
-                      "layer 0 has no variant ffn/w48");
+                      "layer 0 has no variant ffn/w80");
   run.parent.weights.layers[1].ffn.down =
       at::full_like(run.parent.weights.layers[1].ffn.down, std::numeric_limits<float>::infinity());
   EXPECT_PUZZLE_ERROR((void)run.distill(usual_options()), ErrorKind::kNumeric,

@@ -44,8 +44,7 @@ struct DistillRun : test::LibraryRun {
   }
   [[nodiscard]] LayerLibrary load_from(const std::filesystem::path& library,
                                        std::int64_t layer) const {
-    return load_layer_library(layer_file(library, layer), parent.weights.spec, at::kCPU,
-                              at::kFloat);
+    return load_file(layer_file(library, layer), layer);
   }
   // Rows of distill-blocks by "layer/variant".
   [[nodiscard]] std::map<std::string, VariantRow> rows() const {

@@ -71,8 +71,18 @@ struct LibraryRun {
     return read_text_file(layer_file(result.folder, layer));
   }
   [[nodiscard]] LayerLibrary load(const InitLibraryResult& result, std::int64_t layer) const {
-    return load_layer_library(layer_file(result.folder, layer), parent.weights.spec, at::kCPU,
-                              at::kFloat);
+    return load_file(layer_file(result.folder, layer), layer);
+  }
+  // With every width of the space among the FFNs, also those kept nested.
+  [[nodiscard]] LayerLibrary load_file(const std::filesystem::path& file,
+                                       std::int64_t layer) const {
+    LayerLibrary library = load_layer_library(file, parent.weights.spec, at::kCPU, at::kFloat);
+    for (const FfnSpec& ffn : space.layers[static_cast<std::size_t>(layer)].ffn) {
+      if (ffn.kind == FfnKind::kSwiglu && library.find_nested(ffn.width) != nullptr) {
+        library.ffn.emplace(ffn, make_ffn_variant(parent.weights, library, layer, ffn));
+      }
+    }
+    return library;
   }
 
   ToyCorpus corpus;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
 #include "puzzle/base/file.h"
@@ -107,6 +108,70 @@ TEST(Library, RefusesBrokenFilesByName) {
     EXPECT_PUZZLE_ERROR((void)library.load(tensors), ErrorKind::kFormat, library.file.string());
     EXPECT_PUZZLE_ERROR((void)library.load(tensors), ErrorKind::kFormat, broken.message);
   }
+}
+
+// Widths up to 40 from one start, of which 16 and 32 have been trained.
+LayerLibrary nested_library(const ModelSpec& spec) {
+  at::Generator generator = at::detail::createCPUGenerator(5);
+  const auto make = [&] {
+    NestedFfn nested;
+    nested.whole = make_ffn(spec, FfnSpec::swiglu(40), [&](const NamedShape& wanted) {
+      return at::randn(wanted.shape, generator, at::TensorOptions(at::kFloat));
+    });
+    nested.basis = at::randn({40 * 41 / 2}, generator, at::TensorOptions(at::kDouble));
+    nested.whole.down = nested.whole.down.to(at::kDouble);
+    return nested;
+  };
+  LayerLibrary library;
+  library.nested = make();
+  library.trained = {make(), {16, 32}};
+  return library;
+}
+
+TEST(Library, WidthsComeFromTheirNestedFfn) {
+  BrokenLibrary broken;
+  const LayerLibrary library = nested_library(broken.spec);
+  save_layer_library(broken.file, library);
+  const LayerLibrary loaded = load_layer_library(broken.file, broken.spec, at::kCPU, at::kFloat);
+  const ModelWeights parent = random_model(broken.spec, 1);
+  for (const std::int64_t width : {8, 16, 32, 40}) {
+    const bool is_trained = width == 16 || width == 32;
+    const FfnWeights want =
+        ffn_of_width(is_trained ? library.trained->nested : *library.nested, width);
+    const FfnWeights got = make_ffn_variant(parent, loaded, 0, FfnSpec::swiglu(width));
+    EXPECT_TRUE(got.gate.equal(want.gate)) << width;
+    EXPECT_TRUE(got.down.equal(want.down)) << width;
+  }
+  EXPECT_PUZZLE_ERROR((void)make_ffn_variant(parent, loaded, 0, FfnSpec::swiglu(41)),
+                      ErrorKind::kUsage, "layer 0 has no variant ffn/w41");
+  // One of its own is preferred.
+  LayerLibrary own = loaded;
+  own.ffn[FfnSpec::swiglu(16)] = ffn_of_width(*loaded.nested, 16);
+  EXPECT_TRUE(make_ffn_variant(parent, own, 0, FfnSpec::swiglu(16))
+                  .gate.equal(loaded.nested->whole.gate.narrow(0, 0, 16)));
+}
+
+TEST(Library, RefusesBrokenNestedWidths) {
+  BrokenLibrary broken;
+  const auto load = [&] {
+    return load_layer_library(broken.file, broken.spec, at::kCPU, at::kFloat);
+  };
+  const auto refused = [&](const char* what) {
+    EXPECT_PUZZLE_ERROR((void)load(), ErrorKind::kFormat, what);
+  };
+  LayerLibrary library = nested_library(broken.spec);
+  library.trained->widths = {32, 16};
+  save_layer_library(broken.file, library);
+  refused("puzzle.trained_widths is '32,16'");
+  library.trained->widths = {41};
+  save_layer_library(broken.file, library);
+  refused("expected rising widths up to 40");
+  library = nested_library(broken.spec);
+  library.nested->basis = library.nested->basis.narrow(0, 0, 100).clone();
+  save_layer_library(broken.file, library);
+  refused("nested/w40/mlp.down_basis has another shape");
+  write_library_tensors(broken.file, {{"nested/linear/mlp.linear_mlp.weight", at::ones({4})}});
+  refused("expected a width");
 }
 
 TEST(Library, RefusesFilesThatAreCutShort) {

@@ -81,6 +81,18 @@ TEST(MeasureLlamaServer, FindsWhatEachSubblockTakes) {
   EXPECT_TRUE(std::filesystem::is_empty(run.folder / "measure")) << "nothing is left over";
 }
 
+TEST(MeasureLlamaServer, WidthsBetweenTimedOnesAreInterpolated) {
+  MeasureRun run;
+  run.options.widths = 2;
+  EXPECT_EQ(timed_subblocks(run.space, run.options).ffn.size() + 1,
+            distinct_subblocks(run.space).ffn.size());
+  const MeasureResult result = run.make();
+  expect_true_rows(result, run.space);  // the made-up times are linear in the width
+  for (const MeasuredCost& row : result.rows) {
+    EXPECT_EQ(row.samples == 0, row.subblock == "ffn/w64") << row.subblock;
+  }
+}
+
 TEST(MeasureLlamaServer, ADoneMeasurementIsNotMadeAgain) {
   MeasureRun run;
   const MeasureResult first = run.make();

@@ -8,6 +8,7 @@
 
 #include "puzzle/app/plan_work.h"
 #include "puzzle/arch/cost.h"
+#include "puzzle/stages/block_plan.h"
 #include "puzzle/stages/search_budgets.h"
 #include "puzzle/stages/search_check.h"
 #include "puzzle/stages/weight_types.h"
@@ -69,16 +70,43 @@ double child_fraction_of(const Recipe& recipe, const ModelSpec& parent) {
   return std::max(fraction, kSmallestChildFraction);
 }
 
-double variants_bytes(const ModelSpec& spec, const LayerSpace& layer, const BlockSpec& own) {
-  double bytes = 0;
+// Of a layer's variants in a library: as init-library makes them, and what block-local distillation
+// adds where it trains each width on its own, or all of them as one.
+struct VariantBytes {
+  double initial = 0.0;
+  double trained = 0.0;
+};
+
+double nested_bytes(const ModelSpec& spec, std::int64_t width) {
+  const auto size = static_cast<double>(width);
+  const PartCost whole = ffn_cost(spec, FfnSpec::swiglu(width), WeightTypes{});
+  return static_cast<double>(whole.weight_bytes) + 0.5 * size * size * kFp32Bytes;
+}
+
+VariantBytes variant_bytes(const ModelSpec& spec, const LayerSpace& layer, const BlockSpec& own,
+                           const std::vector<PlannedStudent>& students) {
+  VariantBytes bytes;
   for (const AttentionSpec& attention : layer.attention) {
     if (attention != own.attention) {
-      bytes += static_cast<double>(attention_cost(spec, attention, WeightTypes{}).weight_bytes);
+      bytes.initial +=
+          static_cast<double>(attention_cost(spec, attention, WeightTypes{}).weight_bytes);
     }
   }
+  std::int64_t widest = 0;
   for (const FfnSpec& ffn : layer.ffn) {
-    if (ffn != own.ffn) {
-      bytes += static_cast<double>(ffn_cost(spec, ffn, WeightTypes{}).weight_bytes);
+    if (ffn != own.ffn && ffn.kind == FfnKind::kSwiglu) {
+      widest = std::max(widest, ffn.width);
+    } else if (ffn != own.ffn) {
+      bytes.initial += static_cast<double>(ffn_cost(spec, ffn, WeightTypes{}).weight_bytes);
+    }
+  }
+  bytes.initial += widest > 0 ? nested_bytes(spec, widest) : 0.0;
+  for (const PlannedStudent& student : students) {
+    const FfnSpec& ffn = student.block.ffn;
+    if (student.role == StudentRole::kNestedFfn) {
+      bytes.trained += nested_bytes(spec, ffn.width);
+    } else if (student.role == StudentRole::kFfn && ffn.kind == FfnKind::kSwiglu) {
+      bytes.trained += static_cast<double>(ffn_cost(spec, ffn, WeightTypes{}).weight_bytes);
     }
   }
   return bytes;
@@ -154,10 +182,14 @@ class Planner {
     plan_.num_candidates = num_variants(parent, space_);
     plan_.child_fraction = child_fraction_of(recipe, parent);
     plan_.flops_per_s = flops_per_s;
+    const auto students =
+        plan_students(parent, space_, distill_blocks_passes(recipe.distill_blocks).front());
     for (std::size_t i = 0; i < space_.layers.size(); ++i) {
-      const double bytes = variants_bytes(parent, space_.layers[i], parent.layers[i]);
-      library_ += bytes;
-      largest_layer_ = std::max(largest_layer_, bytes);
+      const VariantBytes bytes =
+          variant_bytes(parent, space_.layers[i], parent.layers[i], students[i]);
+      library_ += bytes.initial;
+      trained_library_ += bytes.initial + bytes.trained;
+      largest_layer_ = std::max(largest_layer_, bytes.initial + bytes.trained);
     }
   }
 
@@ -239,7 +271,7 @@ class Planner {
     add("distill-blocks", {.tokens = options.num_tokens * options.epochs,
                            .flops = work.flops(),
                            .memory_bytes = weights_ + held.memory + 5.0 * largest_layer_,
-                           .disk_bytes = passes * library_ + held.disk,
+                           .disk_bytes = passes * trained_library_ + held.disk,
                            .seconds = seconds(work)});
   }
 
@@ -255,7 +287,7 @@ class Planner {
   }
 
   void add_measure() {
-    const DistinctSubblocks distinct = distinct_subblocks(space_);
+    const DistinctSubblocks distinct = timed_subblocks(space_, recipe_.measure);
     const auto stacks =
         static_cast<double>(std::ssize(distinct.attention) + std::ssize(distinct.ffn));
     const bool is_timed =
@@ -407,10 +439,11 @@ class Planner {
   const Recipe& recipe_;
   const ModelSpec& parent_;
   SearchSpace space_;
-  double weights_ = 0.0;        // of the parent, fp32
-  double ends_ = 0.0;           // of embedding, head and final norm
-  double library_ = 0.0;        // of all variants
-  double largest_layer_ = 0.0;  // of the variants of one layer
+  double weights_ = 0.0;          // of the parent, fp32
+  double ends_ = 0.0;             // of embedding, head and final norm
+  double library_ = 0.0;          // of all variants
+  double trained_library_ = 0.0;  // after block-local distillation
+  double largest_layer_ = 0.0;    // of the variants of one layer
   Plan plan_;
 };
 

@@ -87,6 +87,13 @@ Work variants_work(const ModelSpec& spec, const LayerSpace& layer, const BlockSp
   return work;
 }
 
+// One token of widths trained together: gate, up and the features of the largest, the down
+// projections as one (nested_ffn.h).
+Work nested_work(const ModelSpec& spec, const FfnSpec& largest, std::int64_t window) {
+  const auto width = static_cast<double>(largest.width);
+  return ffn_work(spec, largest, window) + dense_work(2.0 * width * width);
+}
+
 // One token of one student, with `own` and `behind` passes through what learns and what is frozen
 // behind it; the half before an FFN is shared by all.
 Work student_work(const ModelSpec& spec, const PlannedStudent& student, std::int64_t window,
@@ -98,6 +105,8 @@ Work student_work(const ModelSpec& spec, const PlannedStudent& student, std::int
       return own * attention + behind * ffn;
     case StudentRole::kFfn:
       return own * ffn;
+    case StudentRole::kNestedFfn:
+      return own * nested_work(spec, student.block.ffn, window);
     case StudentRole::kBlock:
       break;
   }

@@ -39,8 +39,14 @@ void add_once(std::vector<Variant>& variants, const Variant& variant) {
   }
 }
 
+// N of "stepN".
+std::optional<std::int64_t> step_of(std::string_view name) { return count_after(name, "step"); }
+
 void require_parent(const std::vector<std::string>& names, std::string_view option) {
-  if (std::find(names.begin(), names.end(), "parent") == names.end()) {
+  const auto has_parent = [](const std::string& name) {
+    return name == "parent" || step_of(name).has_value();
+  };
+  if (std::none_of(names.begin(), names.end(), has_parent)) {
     fail(ErrorKind::kUsage,
          "{}: \"parent\" is missing from the list; the parent's own variant is always part of the "
          "search space",
@@ -100,6 +106,11 @@ void add_ffn(std::vector<FfnSpec>& variants, const std::string& name, const FfnS
     if (parent.kind != FfnKind::kNone) {
       add_once(variants, FfnSpec::linear());
     }
+  } else if (const auto step = step_of(name)) {
+    // Where no FFN has a width, there is nothing below it.
+    for (std::int64_t multiple_of = (parent.width - 1) / *step; multiple_of > 0; --multiple_of) {
+      add_once(variants, FfnSpec::swiglu(multiple_of * *step));
+    }
   } else if (const auto width = count_after(name, "w")) {
     if (is_swiglu && *width > parent.width) {
       fail(ErrorKind::kUsage, "search space, FFN '{}': wider than the parent's {} in layer {}",
@@ -115,7 +126,8 @@ void add_ffn(std::vector<FfnSpec>& variants, const std::string& name, const FfnS
     }
   } else {
     fail(ErrorKind::kUsage,
-         "search space, FFN '{}': expected parent, a fraction in (0, 1], wN, linear or none", name);
+         "search space, FFN '{}': expected parent, a fraction in (0, 1], wN, stepN, linear or none",
+         name);
   }
 }
 
@@ -124,7 +136,10 @@ void add_ffn(std::vector<FfnSpec>& variants, const std::string& name, const FfnS
 void SearchSpaceOptions::visit(OptionList& list) {
   list.add("attention", attention,
            "Attention variants: parent, divisors (of the KV heads), kvN, linear, none.");
-  list.add("ffn", ffn, "FFN variants: parent, fractions of the width, wN, linear, none.");
+  list.add(
+      "ffn", ffn,
+      "FFN variants: parent, fractions of the width, wN, {step: N} or stepN (all multiples of N "
+      "up to the parent's width), linear, none.");
   list.add("ffn_multiple", ffn_multiple, Range<std::int64_t>{1, 1 << 16},
            "Fractions of the FFN width are rounded to a multiple of this; 256 for nemotron-nas.");
   list.add("skip_layers", skip_layers, Range<std::int64_t>{0, kMaxLayers - 1},

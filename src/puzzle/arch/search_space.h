@@ -31,10 +31,12 @@ struct SearchSpace {
   [[nodiscard]] double log10_architectures() const;
 };
 
-// Resolves the options against a parent: "parent" (which must stand in both lists: every layer can
-// keep its own), "kvN", "divisors" (every proper divisor of the parent's KV heads, largest first),
-// "linear", "none"; FFN "parent", a fraction of the parent's width ("0.5", rounded to ffn_multiple
-// but to at least one multiple and at most the parent's width), "wN", "linear", "none".
+// Resolves the options against a parent: "parent" (which must stand in both lists, for FFNs itself
+// or as part of "stepN": every layer can keep its own), "kvN", "divisors" (every proper divisor of
+// the parent's KV heads, largest first), "linear", "none"; FFN "parent", a fraction of the parent's
+// width ("0.5", rounded to ffn_multiple but to at least one multiple and at most the parent's
+// width), "wN", "stepN" (the parent's and every multiple of N below it, largest first), "linear",
+// "none". A recipe may write {step: N} for "stepN".
 //
 // Variants only ever shrink a sub-block: where the parent's is linear already, KV heads and widths
 // are passed over; where it is none, nothing else is allowed. Throws Error(kUsage) for a name it

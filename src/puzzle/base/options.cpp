@@ -144,6 +144,18 @@ bool split_items(std::string_view text, std::vector<std::string>* items) {
   return quote == '\0';
 }
 
+// A value of a recipe as the text of a list's item: a plain value, or {word: value} run together.
+std::optional<std::string> item_text(const YAML::Node& item) {
+  if (item.IsScalar()) {
+    return item.Scalar();
+  }
+  if (item.IsMap() && item.size() == 1 && item.begin()->first.IsScalar() &&
+      item.begin()->second.IsScalar()) {
+    return item.begin()->first.Scalar() + item.begin()->second.Scalar();
+  }
+  return std::nullopt;
+}
+
 std::string range_text(const OptionField& field) {
   if (!field.choices.empty()) {
     return join(field.choices, ", ");
@@ -251,6 +263,12 @@ void OptionList::set_values(const std::string& name, const std::vector<std::stri
              field->value);
 }
 
+bool OptionList::holds_words(const std::string& name) const {
+  return std::any_of(fields_.begin(), fields_.end(), [&](const OptionField& field) {
+    return field.name == name && std::holds_alternative<std::vector<std::string>*>(field.value);
+  });
+}
+
 void OptionList::set(const std::string& name, const std::string& text, const std::string& place) {
   const auto field = std::find_if(fields_.begin(), fields_.end(),
                                   [&](const OptionField& f) { return f.name == name; });
@@ -315,15 +333,21 @@ void OptionList::load_yaml(const std::filesystem::path& path) {
         fail(ErrorKind::kUsage, "{}: {} stands twice", place, name);
       }
       seen.push_back(key);
-      if (entry.second.IsMap()) {
+      const std::optional<std::string> only_item =
+          holds_words(name) ? item_text(entry.second) : std::nullopt;
+      if (entry.second.IsMap() && only_item) {
+        set_values(name, {*only_item}, true, place);
+      } else if (entry.second.IsMap()) {
         self(self, entry.second, name);
       } else if (entry.second.IsSequence()) {
         std::vector<std::string> values;
         for (const auto& item : entry.second) {
-          if (!item.IsScalar()) {
+          const std::optional<std::string> value =
+              item.IsScalar() || holds_words(name) ? item_text(item) : std::nullopt;
+          if (!value) {
             fail(ErrorKind::kUsage, "{}: {} holds something other than plain values", place, name);
           }
-          values.push_back(item.Scalar());
+          values.push_back(*value);
         }
         set_values(name, values, true, place);
       } else if (entry.second.IsScalar()) {

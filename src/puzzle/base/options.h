@@ -78,7 +78,8 @@ class OptionList {
   // "name=value", as --set takes it.
   void set_assignment(const std::string& assignment);
 
-  // Overwrites the fields named in a YAML file. Throws Error(kUsage) with file and line.
+  // Overwrites the fields named in a YAML file. In a list of words {word: value} stands for
+  // "wordvalue", alone or as an item. Throws Error(kUsage) with file and line.
   void load_yaml(const std::filesystem::path& path);
 
   // The resolved values as YAML that load_yaml reads back to the same bits.
@@ -90,6 +91,7 @@ class OptionList {
 
  private:
   OptionField& push(std::string_view name, OptionField::Value value, std::string_view help);
+  [[nodiscard]] bool holds_words(const std::string& name) const;
   void set_values(const std::string& name, const std::vector<std::string>& values, bool is_list,
                   const std::string& place);
 

@@ -223,7 +223,8 @@ LayerVariants LayerInitializer::solve(const std::string& place) const {
   const c10::NoGradGuard no_grad;
   LayerVariants variants;
   solve_attention(place, variants);
-  solve_ffn(place, variants);
+  solve_widths(place, variants);
+  solve_linear_ffn(place, variants);
   return variants;
 }
 
@@ -251,32 +252,45 @@ void LayerInitializer::solve_attention(const std::string& place, LayerVariants& 
   }
 }
 
-void LayerInitializer::solve_ffn(const std::string& place, LayerVariants& variants) const {
+void LayerInitializer::solve_widths(const std::string& place, LayerVariants& variants) const {
   const FfnWeights& parent = parent_.ffn;
-  std::optional<FfnOrder> order;
-  at::Tensor channels;
-  if (sums_->ffn_width) {
-    order =
-        order_ffn_channels(sums_->ffn_width->xx(), parent.down, options_.lambda, place + ", ffn");
-    channels = order->channels;
-    note_raised(variants, "ffn", order->lambda, options_.lambda);
-  } else if (sums_->abs_features_F.defined()) {
-    channels = paper_ffn_order(sums_->abs_features_F / sums_->num_tokens, parent.down);
-  }
   for (const FfnSpec& variant : space_.ffn) {
     if (variant.kind == FfnKind::kSwiglu) {
-      const at::Tensor kept = channels.narrow(0, 0, variant.width);
-      const at::Tensor down =
-          order ? refit_down(*order, variant.width) : parent.down.index_select(1, kept);
-      variants.ffn[variant] = keep_channels(parent, kept, down);
-    } else if (sums_->linear_ffn) {
-      const std::string name = "ffn/" + variant.name();
-      const RidgeFit fit = solve_ridge(*sums_->linear_ffn, options_.lambda, place + ", " + name);
-      variants.ffn[variant] = linear_ffn(parent, fit.weight.to(parent.norm.scalar_type()));
-      note_raised(variants, name, fit.lambda, options_.lambda);
-    } else {
-      variants.ffn[variant] = linear_ffn(parent, paper_linear_ffn(parent));
+      variants.widths.push_back(variant.width);
     }
+  }
+  if (variants.widths.empty()) {
+    return;
+  }
+  std::ranges::sort(variants.widths);
+  const std::int64_t largest = variants.widths.back();
+  if (sums_->ffn_width) {
+    const FfnOrder order =
+        order_ffn_channels(sums_->ffn_width->xx(), parent.down, options_.lambda, place + ", ffn");
+    variants.nested = nest_ffn(parent, order, largest);
+    note_raised(variants, "ffn", order.lambda, options_.lambda);
+  } else {
+    const at::Tensor channels =
+        paper_ffn_order(sums_->abs_features_F / sums_->num_tokens, parent.down)
+            .narrow(0, 0, largest);
+    variants.nested = NestedFfn{
+        keep_channels(parent, channels, parent.down.index_select(1, channels)), at::Tensor()};
+  }
+}
+
+void LayerInitializer::solve_linear_ffn(const std::string& place, LayerVariants& variants) const {
+  const FfnSpec linear = FfnSpec::linear();
+  if (std::ranges::find(space_.ffn, linear) == space_.ffn.end()) {
+    return;
+  }
+  const FfnWeights& parent = parent_.ffn;
+  if (sums_->linear_ffn) {
+    const std::string name = "ffn/" + linear.name();
+    const RidgeFit fit = solve_ridge(*sums_->linear_ffn, options_.lambda, place + ", " + name);
+    variants.ffn[linear] = linear_ffn(parent, fit.weight.to(parent.norm.scalar_type()));
+    note_raised(variants, name, fit.lambda, options_.lambda);
+  } else {
+    variants.ffn[linear] = linear_ffn(parent, paper_linear_ffn(parent));
   }
 }
 

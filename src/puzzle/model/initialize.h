@@ -17,12 +17,15 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "puzzle/arch/search_space.h"
 #include "puzzle/model/decoder.h"
+#include "puzzle/model/nested_ffn.h"
 #include "puzzle/model/weights.h"
 
 namespace puzzle {
@@ -58,7 +61,9 @@ struct LayerInitOptions {
 
 struct LayerVariants {
   std::map<AttentionSpec, AttentionWeights> attention;
-  std::map<FfnSpec, FfnWeights> ffn;
+  std::map<FfnSpec, FfnWeights> ffn;  // the linear one
+  std::optional<NestedFfn> nested;    // up to the largest width of the space
+  std::vector<std::int64_t> widths;   // of the space, ascending
   // Relative ridge of each fit that needed more than the one asked for, by "attention/kv1" or "ffn"
   // (one for all widths).
   std::map<std::string, double> raised_lambda;
@@ -86,7 +91,8 @@ class LayerInitializer {
   struct Sums;
 
   void solve_attention(const std::string& place, LayerVariants& variants) const;
-  void solve_ffn(const std::string& place, LayerVariants& variants) const;
+  void solve_widths(const std::string& place, LayerVariants& variants) const;
+  void solve_linear_ffn(const std::string& place, LayerVariants& variants) const;
 
   const ModelSpec& spec_;
   const LayerWeights& parent_;

@@ -1,5 +1,6 @@
 #include "puzzle/stages/block_plan.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "puzzle/base/error.h"
@@ -8,18 +9,47 @@
 namespace puzzle {
 namespace {
 
-std::vector<PlannedStudent> plan_halves(const LayerSpace& space, const BlockSpec& own) {
+// From this many widths on, "auto" trains them together.
+constexpr std::size_t kFineWidths = 9;
+
+bool trains_nested(const std::string& mode, std::size_t num_widths) {
+  return mode == "auto" ? num_widths >= kFineWidths : mode == "nested" && num_widths > 0;
+}
+
+std::vector<PlannedStudent> plan_ffns(const LayerSpace& space, const BlockSpec& own,
+                                      const std::string& mode) {
+  std::vector<PlannedStudent> students;
+  std::vector<std::int64_t> widths;
+  for (const FfnSpec& ffn : space.ffn) {
+    if (ffn == own.ffn || ffn.kind == FfnKind::kNone) {
+      continue;
+    }
+    students.push_back({StudentRole::kFfn, {own.attention, ffn}});
+    if (ffn.kind == FfnKind::kSwiglu) {
+      widths.push_back(ffn.width);
+    }
+  }
+  if (trains_nested(mode, widths.size())) {
+    std::ranges::sort(widths);
+    std::erase_if(students, [](const PlannedStudent& student) {
+      return student.block.ffn.kind == FfnKind::kSwiglu;
+    });
+    const BlockSpec largest{own.attention, FfnSpec::swiglu(widths.back())};
+    students.push_back({StudentRole::kNestedFfn, largest, widths});
+  }
+  return students;
+}
+
+std::vector<PlannedStudent> plan_halves(const LayerSpace& space, const BlockSpec& own,
+                                        const std::string& widths_mode) {
   std::vector<PlannedStudent> students;
   for (const AttentionSpec& attention : space.attention) {
     if (attention != own.attention && attention.kind != AttentionKind::kNone) {
       students.push_back({StudentRole::kAttention, {attention, own.ffn}});
     }
   }
-  for (const FfnSpec& ffn : space.ffn) {
-    if (ffn != own.ffn && ffn.kind != FfnKind::kNone) {
-      students.push_back({StudentRole::kFfn, {own.attention, ffn}});
-    }
-  }
+  const std::vector<PlannedStudent> ffns = plan_ffns(space, own, widths_mode);
+  students.insert(students.end(), ffns.begin(), ffns.end());
   return students;
 }
 
@@ -43,10 +73,23 @@ std::string PlannedStudent::name() const {
       return "attention/" + block.attention.name();
     case StudentRole::kFfn:
       return "ffn/" + block.ffn.name();
+    case StudentRole::kNestedFfn:
+      return "ffn/nested";
     case StudentRole::kBlock:
       break;
   }
   return "block/" + block.name();
+}
+
+std::vector<std::string> PlannedStudent::variant_names() const {
+  if (role != StudentRole::kNestedFfn) {
+    return {name()};
+  }
+  std::vector<std::string> names;
+  for (const std::int64_t width : widths) {
+    names.push_back("ffn/" + FfnSpec::swiglu(width).name());
+  }
+  return names;
 }
 
 std::vector<std::vector<PlannedStudent>> plan_students(const ModelSpec& parent,
@@ -63,7 +106,7 @@ std::vector<std::vector<PlannedStudent>> plan_students(const ModelSpec& parent,
   std::vector<std::vector<PlannedStudent>> students;
   for (std::size_t i = 0; i < space.layers.size(); ++i) {
     students.push_back(is_coupled ? plan_pairs(pairs[i])
-                                  : plan_halves(space.layers[i], parent.layers[i]));
+                                  : plan_halves(space.layers[i], parent.layers[i], options.widths));
   }
   return students;
 }

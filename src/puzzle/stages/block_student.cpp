@@ -10,35 +10,15 @@
 namespace puzzle {
 namespace {
 
-// What training works on: a copy whose matrices and biases require gradients, and the norm as it
-// is.
-template <class Weights>
-Weights trainable_copy(const Weights& weights) {
-  Weights copy = clone(weights, true);
-  copy.norm = weights.norm;
-  return copy;
-}
-
-template <class Weights>
-AdamW optimizer_of(Weights& weights, const AdamWOptions& options) {
-  std::vector<NamedParameter> parameters;
-  visit_tensors(weights, TensorVisitor([&](const std::string& name, at::Tensor& tensor) {
-                  if (tensor.requires_grad()) {
-                    parameters.push_back({name, tensor});
-                  }
-                }));
-  return {std::move(parameters), options};
-}
-
-bool is_same_norm(const at::Tensor& a, const at::Tensor& b) {
-  return a.defined() && b.defined() && at::equal(a, b);
-}
-
 void accumulate(at::Tensor& sum, const at::Tensor& value) {
   sum = sum.defined() ? sum + value : value;
 }
 
 }  // namespace
+
+bool is_same_norm(const at::Tensor& a, const at::Tensor& b) {
+  return a.defined() && b.defined() && at::equal(a, b);
+}
 
 SharedBatch run_shared(const LayerWeights& parent, const Geometry& geometry,
                        const at::Tensor& input_BTD, const PassContext& pass, BlockLoss loss) {
@@ -121,14 +101,15 @@ at::Tensor BlockStudent::train_step(const SharedBatch& batch, double factor) {
   return loss.detach();
 }
 
-void BlockStudent::add_errors(const SharedBatch& batch, StudentErrors& errors) const {
+void BlockStudent::add_errors(const SharedBatch& batch, std::span<StudentErrors> errors) const {
   const c10::NoGradGuard no_grad;
-  errors.add(batch, output(block_, batch));
+  errors.front().add(batch, output(block_, batch));
 }
 
-void BlockStudent::add_start_errors(const SharedBatch& batch, StudentErrors& errors) const {
+void BlockStudent::add_start_errors(const SharedBatch& batch,
+                                    std::span<StudentErrors> errors) const {
   const c10::NoGradGuard no_grad;
-  errors.add(batch, output(start_, batch));
+  errors.front().add(batch, output(start_, batch));
 }
 
 }  // namespace puzzle

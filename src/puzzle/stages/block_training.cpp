@@ -13,6 +13,9 @@
 namespace puzzle {
 namespace {
 
+using LayerStudents = std::vector<std::unique_ptr<LayerStudent>>;
+using VariantErrors = std::vector<StudentErrors>;
+
 SharedBatch run_batch(const LayerTask& task, const HeldStates& states, std::int64_t index) {
   return run_shared(task.parent, task.geometry, states.states(index), states.pass(index),
                     task.loss);
@@ -40,11 +43,29 @@ HeldOutErrors held_out_errors(const StudentErrors& sums, const HeldOutNorms& nor
           held_out_fraction(sums.error2, norms.error)};
 }
 
+HeldOutErrors mean_errors(const VariantErrors& variants, const HeldOutNorms& norms) {
+  HeldOutErrors mean;
+  for (const StudentErrors& sums : variants) {
+    const HeldOutErrors errors = held_out_errors(sums, norms);
+    mean.loss += errors.loss / static_cast<double>(variants.size());
+    mean.error += errors.error / static_cast<double>(variants.size());
+  }
+  return mean;
+}
+
+std::vector<VariantErrors> empty_errors(const LayerStudents& students) {
+  std::vector<VariantErrors> errors;
+  for (const auto& student : students) {
+    errors.emplace_back(student->num_variants());
+  }
+  return errors;
+}
+
 // The curves of all students, point by point.
 class CurveRecorder {
  public:
-  CurveRecorder(const std::vector<BlockStudent>& students, const LayerTask& task,
-                const TrainingPlan& plan, const HeldStates& held_out)
+  CurveRecorder(const LayerStudents& students, const LayerTask& task, const TrainingPlan& plan,
+                const HeldStates& held_out)
       : students_(students),
         task_(task),
         num_batches_(std::min(plan.curve_batches, held_out.num_batches())),
@@ -59,13 +80,13 @@ class CurveRecorder {
 
   // Reads the device: once per student.
   void add_point(std::int64_t step) {
-    std::vector<StudentErrors> errors(students_.size());
+    std::vector<VariantErrors> errors = empty_errors(students_);
     HeldOutNorms norms;
     for (std::int64_t index = 0; index < num_batches_ && !students_.empty(); ++index) {
       const SharedBatch batch = run_batch(task_, held_out_, index);
       norms.add(batch);
       for (std::size_t i = 0; i < students_.size(); ++i) {
-        students_[i].add_errors(batch, errors[i]);
+        students_[i]->add_errors(batch, errors[i]);
       }
     }
     for (std::size_t i = 0; i < students_.size(); ++i) {
@@ -73,7 +94,7 @@ class CurveRecorder {
                                                         static_cast<double>(step - last_step_)
                                                   : std::numeric_limits<double>::quiet_NaN();
       loss_sums_[i] = at::Tensor();
-      curves_[i].push_back({step, loss, held_out_errors(errors[i], norms)});
+      curves_[i].push_back({step, loss, mean_errors(errors[i], norms)});
     }
     last_step_ = step;
   }
@@ -81,7 +102,7 @@ class CurveRecorder {
   [[nodiscard]] std::vector<std::vector<CurvePoint>> take() { return std::move(curves_); }
 
  private:
-  const std::vector<BlockStudent>& students_;
+  const LayerStudents& students_;
   const LayerTask& task_;
   std::int64_t num_batches_;
   const HeldStates& held_out_;
@@ -93,7 +114,7 @@ class CurveRecorder {
 }  // namespace
 
 std::vector<std::vector<CurvePoint>> train_students(
-    std::vector<BlockStudent>& students, const LayerTask& task, const TrainingPlan& plan,
+    const LayerStudents& students, const LayerTask& task, const TrainingPlan& plan,
     HeldStates& states, const HeldStates& held_out,
     const std::function<void(std::int64_t windows)>& advance) {
   const std::int64_t num_steps = plan.epochs * states.num_batches();
@@ -109,7 +130,7 @@ std::vector<std::vector<CurvePoint>> train_students(
       }
       const double factor = schedule_factor(plan.schedule, step, num_steps);
       for (std::size_t i = 0; i < students.size(); ++i) {
-        curves.add_loss(i, students[i].train_step(batch, factor));
+        curves.add_loss(i, students[i]->train_step(batch, factor));
       }
       ++step;
       if (step % plan.curve_every == 0 || step == num_steps) {
@@ -121,16 +142,16 @@ std::vector<std::vector<CurvePoint>> train_students(
   return curves.take();
 }
 
-std::vector<StudentVerdict> judge_students(const std::vector<BlockStudent>& students,
-                                           const LayerTask& task, HeldStates& states) {
-  std::vector<StudentErrors> before(students.size());
-  std::vector<StudentErrors> after(students.size());
+std::vector<std::vector<StudentVerdict>> judge_students(const LayerStudents& students,
+                                                        const LayerTask& task, HeldStates& states) {
+  std::vector<VariantErrors> before = empty_errors(students);
+  std::vector<VariantErrors> after = empty_errors(students);
   HeldOutNorms norms;
   for (std::int64_t index = 0; index < states.num_batches(); ++index) {
     const SharedBatch batch = run_batch(task, states, index);
     for (std::size_t i = 0; i < students.size(); ++i) {
-      students[i].add_start_errors(batch, before[i]);
-      students[i].add_errors(batch, after[i]);
+      students[i]->add_start_errors(batch, before[i]);
+      students[i]->add_errors(batch, after[i]);
     }
     norms.add(batch);
     states.replace(index, batch.target.output());
@@ -139,9 +160,12 @@ std::vector<StudentVerdict> judge_students(const std::vector<BlockStudent>& stud
     fail(ErrorKind::kNumeric, "{}: the parent's outputs are not finite; are its weights sound?",
          task.place);
   }
-  std::vector<StudentVerdict> verdicts;
+  std::vector<std::vector<StudentVerdict>> verdicts(students.size());
   for (std::size_t i = 0; i < students.size(); ++i) {
-    verdicts.push_back({held_out_errors(before[i], norms), held_out_errors(after[i], norms)});
+    for (std::size_t v = 0; v < before[i].size(); ++v) {
+      verdicts[i].push_back(
+          {held_out_errors(before[i][v], norms), held_out_errors(after[i][v], norms)});
+    }
   }
   return verdicts;
 }

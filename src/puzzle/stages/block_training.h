@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -43,10 +44,11 @@ struct CurvePoint {
 // Each batch of `states`, which enter the layer, goes through the parent once per epoch, and every
 // student takes a step from it; afterwards `states` are the parent's outputs. `held_out` are other
 // states that enter the layer; they stay. `advance` is called with the windows of every batch done.
-// Returns each student's curve, whose first point is the start and whose last the end.
+// Returns each student's curve, whose first point is the start and whose last the end; the held-out
+// errors of a student of several variants are the means of theirs.
 [[nodiscard]] std::vector<std::vector<CurvePoint>> train_students(
-    std::vector<BlockStudent>& students, const LayerTask& task, const TrainingPlan& plan,
-    HeldStates& states, const HeldStates& held_out,
+    const std::vector<std::unique_ptr<LayerStudent>>& students, const LayerTask& task,
+    const TrainingPlan& plan, HeldStates& states, const HeldStates& held_out,
     const std::function<void(std::int64_t windows)>& advance);
 
 // On held-out tokens, at the start and after training.
@@ -57,8 +59,10 @@ struct StudentVerdict {
   [[nodiscard]] bool keeps_training() const { return after.loss < before.loss; }
 };
 
-// Replaces `states` by the parent's outputs. Throws Error(kNumeric) where those are not finite.
-[[nodiscard]] std::vector<StudentVerdict> judge_students(const std::vector<BlockStudent>& students,
-                                                         const LayerTask& task, HeldStates& states);
+// One verdict per variant of each student. Replaces `states` by the parent's outputs. Throws
+// Error(kNumeric) where those are not finite.
+[[nodiscard]] std::vector<std::vector<StudentVerdict>> judge_students(
+    const std::vector<std::unique_ptr<LayerStudent>>& students, const LayerTask& task,
+    HeldStates& states);
 
 }  // namespace puzzle

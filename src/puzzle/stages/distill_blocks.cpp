@@ -1,7 +1,7 @@
 #include "puzzle/stages/distill_blocks.h"
 
 #include <algorithm>
-#include <cmath>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -17,10 +17,12 @@
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/stages/block_plan.h"
 #include "puzzle/stages/block_ranks.h"
+#include "puzzle/stages/block_rows.h"
 #include "puzzle/stages/block_student.h"
 #include "puzzle/stages/block_training.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/library.h"
+#include "puzzle/stages/nested_student.h"
 #include "puzzle/tensor/with_place.h"
 
 namespace puzzle {
@@ -37,6 +39,53 @@ std::vector<std::string> layer_keys_of(const std::string& library_key, std::int6
     keys.push_back(key.add("library", library_key).add("layer", layer).key());
   }
   return keys;
+}
+
+// What all widths of a layer start from.
+NestedFfn nested_start(std::int64_t layer, const LayerLibrary& library,
+                       const PlannedStudent& planned) {
+  const std::int64_t largest = planned.widths.back();
+  if (library.trained || !library.nested || library.nested->width() < largest) {
+    fail(ErrorKind::kUsage,
+         "distill-blocks, layer {}: widths up to {} are trained together, but the library does not "
+         "hold all of them from one start; make it with init-library, or set distill_blocks.widths "
+         "to separate",
+         layer, largest);
+  }
+  return *library.nested;
+}
+
+void take_trained(const LayerStudent& student, TrainedVariant& variant) {
+  if (const auto* nested = dynamic_cast<const NestedStudent*>(&student)) {
+    variant.nested = nested->trained();
+  } else {
+    variant.kept = dynamic_cast<const BlockStudent&>(student).trained();
+  }
+}
+
+// The better of before and after; widths for which that is before stay as the library has them.
+void put_variant(const TrainedVariant& variant, LayerLibrary& library) {
+  switch (variant.planned.role) {
+    case StudentRole::kAttention:
+      library.attention[variant.kept.attention.spec] = variant.kept.attention;
+      break;
+    case StudentRole::kFfn:
+      library.ffn[variant.kept.ffn.spec] = variant.kept.ffn;
+      break;
+    case StudentRole::kBlock:
+      library.coupled[variant.kept.spec()] = variant.kept;
+      break;
+    case StudentRole::kNestedFfn:
+      if (variant.keeps_training()) {
+        library.trained = {*variant.nested, {}};
+        for (std::size_t i = 0; i < variant.planned.widths.size(); ++i) {
+          if (variant.verdicts[i].keeps_training()) {
+            library.trained->widths.push_back(variant.planned.widths[i]);
+          }
+        }
+      }
+      break;
+  }
 }
 
 class BlockDistiller {
@@ -62,9 +111,8 @@ class BlockDistiller {
   void train(std::int64_t layer, std::vector<TrainedVariant>& variants, Progress& progress);
   void record(std::int64_t layer, LayerLibrary library, const std::vector<TrainedVariant>& variants,
               const Stopwatch& watch);
-  [[nodiscard]] VariantRow variant_row(std::int64_t layer, const TrainedVariant& variant) const;
-  void add_curve(std::int64_t layer, const TrainedVariant& variant,
-                 std::vector<CurveRow>& rows) const;
+  [[nodiscard]] std::unique_ptr<LayerStudent> make_student(std::int64_t layer,
+                                                           const TrainedVariant& variant) const;
 
   [[nodiscard]] const LayerWeights& parent_layer(std::int64_t layer) const {
     return parent_.weights.layers[static_cast<std::size_t>(layer)];
@@ -74,10 +122,6 @@ class BlockDistiller {
   }
   [[nodiscard]] std::int64_t num_steps() const {
     return options_.epochs * train_states_->num_batches();
-  }
-  [[nodiscard]] std::int64_t tokens_after(std::int64_t step) const {
-    return std::min(step * options_.batch_windows * train_.window(),
-                    windows_per_layer() * train_.window());
   }
 
   RunContext& context_;
@@ -245,7 +289,9 @@ std::vector<TrainedVariant> BlockDistiller::untrained(std::int64_t layer,
   const LayerWeights& own = parent_layer(layer);
   std::vector<TrainedVariant> variants;
   for (const PlannedStudent& planned : plan_[static_cast<std::size_t>(layer)]) {
-    LayerWeights start;
+    TrainedVariant variant;
+    variant.planned = planned;
+    LayerWeights& start = variant.kept;
     switch (planned.role) {
       case StudentRole::kAttention:
         start = {make_attention_variant(parent, library, layer, planned.block.attention), own.ffn};
@@ -256,8 +302,11 @@ std::vector<TrainedVariant> BlockDistiller::untrained(std::int64_t layer,
       case StudentRole::kBlock:
         start = make_block(parent, library, layer, planned.block);
         break;
+      case StudentRole::kNestedFfn:
+        variant.nested = nested_start(layer, library, planned);
+        break;
     }
-    variants.push_back({.planned = planned, .kept = std::move(start), .verdict = {}, .curve = {}});
+    variants.push_back(std::move(variant));
   }
   return variants;
 }
@@ -276,18 +325,33 @@ void BlockDistiller::make_layer(std::int64_t layer, Progress& progress) {
   }
 }
 
+std::unique_ptr<LayerStudent> BlockDistiller::make_student(std::int64_t layer,
+                                                           const TrainedVariant& variant) const {
+  const LayerWeights& own = parent_layer(layer);
+  if (variant.planned.role == StudentRole::kNestedFfn) {
+    const WidthSampling sampling{
+        options_.widths_per_step,
+        derive_seed(static_cast<std::uint64_t>(context_.seed),
+                    fmt::format("{}/layer {}/widths", kDistillBlocksStage, layer))};
+    return std::make_unique<NestedStudent>(*variant.nested, variant.planned.widths, sampling, own,
+                                           parent_.geometry, options_.ffn_learning_rate,
+                                           options_.adamw);
+  }
+  const StudentRates rates{options_.kv_learning_rate, options_.ffn_learning_rate,
+                           options_.linear_learning_rate};
+  return std::make_unique<BlockStudent>(variant.planned.name(), variant.planned.role, variant.kept,
+                                        own, parent_.geometry, rates, options_.adamw);
+}
+
 void BlockDistiller::train(std::int64_t layer, std::vector<TrainedVariant>& variants,
                            Progress& progress) {
   Communicator& communicator = context_.communicator;
-  const StudentRates rates{options_.kv_learning_rate, options_.ffn_learning_rate,
-                           options_.linear_learning_rate};
   std::vector<std::size_t> mine;
-  std::vector<BlockStudent> students;
+  std::vector<std::unique_ptr<LayerStudent>> students;
   for (std::size_t i = 0; i < variants.size(); ++i) {
     if (owner_of(i, communicator) == communicator.rank()) {
       mine.push_back(i);
-      students.emplace_back(variants[i].planned.name(), variants[i].planned.role, variants[i].kept,
-                            parent_layer(layer), parent_.geometry, rates, options_.adamw);
+      students.push_back(make_student(layer, variants[i]));
     }
   }
   const LayerTask task{parent_layer(layer), parent_.geometry, loss_,
@@ -306,13 +370,13 @@ void BlockDistiller::train(std::int64_t layer, std::vector<TrainedVariant>& vari
     communicator.barrier();
   };
   auto curves = train_students(students, task, plan, *train_states_, *validation_states_, advance);
-  const auto verdicts = judge_students(students, task, *validation_states_);
+  auto verdicts = judge_students(students, task, *validation_states_);
   for (std::size_t k = 0; k < mine.size(); ++k) {
     TrainedVariant& variant = variants[mine[k]];
-    variant.verdict = verdicts[k];
+    variant.verdicts = std::move(verdicts[k]);
     variant.curve = std::move(curves[k]);
-    if (variant.verdict.keeps_training()) {
-      variant.kept = students[k].trained();
+    if (variant.keeps_training()) {
+      take_trained(*students[k], variant);
     }
   }
   for (std::size_t i = 0; i < variants.size(); ++i) {
@@ -320,50 +384,31 @@ void BlockDistiller::train(std::int64_t layer, std::vector<TrainedVariant>& vari
   }
 }
 
-VariantRow BlockDistiller::variant_row(std::int64_t layer, const TrainedVariant& variant) const {
-  const StudentVerdict& verdict = variant.verdict;
-  VariantRow row{.key = layer_keys_[static_cast<std::size_t>(layer)],
-                 .layer = layer,
-                 .variant = variant.planned.name(),
-                 .stage = kDistillBlocksStage};
-  row.init = init_of_layer(layer);
-  row.error_before = verdict.before.error;
-  row.error_after = verdict.after.error;
-  row.loss_before = verdict.before.loss;
-  row.loss_after = verdict.after.loss;
-  row.tokens = windows_per_layer() * train_.window();
-  row.kept = verdict.keeps_training() ? "after" : "before";
-  return row;
-}
-
 void BlockDistiller::record(std::int64_t layer, LayerLibrary library,
                             const std::vector<TrainedVariant>& variants, const Stopwatch& watch) {
+  const std::string& key = layer_keys_[static_cast<std::size_t>(layer)];
+  const TrainingFacts facts{.key = key,
+                            .stage = kDistillBlocksStage,
+                            .layer = layer,
+                            .init = init_of_layer(layer),
+                            .tokens = windows_per_layer() * train_.window(),
+                            .step_tokens = options_.batch_windows * train_.window()};
   std::vector<VariantRow> rows;
   std::vector<CurveRow> curves;
   for (const TrainedVariant& variant : variants) {
-    switch (variant.planned.role) {
-      case StudentRole::kAttention:
-        library.attention[variant.kept.attention.spec] = variant.kept.attention;
-        break;
-      case StudentRole::kFfn:
-        library.ffn[variant.kept.ffn.spec] = variant.kept.ffn;
-        break;
-      case StudentRole::kBlock:
-        library.coupled[variant.kept.spec()] = variant.kept;
-        break;
-    }
-    rows.push_back(variant_row(layer, variant));
-    add_curve(layer, variant, curves);
+    put_variant(variant, library);
+    add_variant_rows(facts, variant, rows);
+    add_curve_rows(facts, variant, curves);
   }
   if (writes_file(layer)) {
     save_layer_library(layer_file(folder_, layer), library,
                        {{"puzzle.stage", kDistillBlocksStage},
                         {"puzzle.key", key_},
                         {"puzzle.start", input_.library_key},
-                        {kInitMetadata, init_of_layer(layer)}});
+                        {kInitMetadata, facts.init}});
   }
   const double seconds = watch.seconds();
-  const auto tokens = static_cast<double>(windows_per_layer() * train_.window());
+  const auto tokens = static_cast<double>(facts.tokens);
   const Json detail = {{"train_tokens", tokens},
                        {"validation_tokens", validation_.num_tokens()},
                        {"steps", variants.empty() ? 0 : num_steps()},
@@ -371,33 +416,13 @@ void BlockDistiller::record(std::int64_t layer, LayerLibrary library,
   RunTransaction transaction(context_.db);
   context_.db.put(rows);
   context_.db.put(curves);
-  context_.db.put(StageRecord{.key = layer_keys_[static_cast<std::size_t>(layer)],
+  context_.db.put(StageRecord{.key = key,
                               .stage = kDistillBlocksStage,
                               .what = fmt::format("layer {}", layer),
                               .seconds = seconds,
                               .detail_json = detail.dump()});
   transaction.commit();
   log_debug("distill-blocks, layer {}: {} variants in {:.1f} s", layer, rows.size(), seconds);
-}
-
-// A training that has diverged leaves a gap: run.db takes no NaN.
-void BlockDistiller::add_curve(std::int64_t layer, const TrainedVariant& variant,
-                               std::vector<CurveRow>& rows) const {
-  for (const CurvePoint& point : variant.curve) {
-    for (const auto& [metric, value] :
-         {std::pair{"loss", point.loss}, std::pair{"heldout_loss", point.held_out.loss},
-          std::pair{"heldout_error", point.held_out.error}}) {
-      if (!std::isnan(value)) {
-        rows.push_back({.key = layer_keys_[static_cast<std::size_t>(layer)],
-                        .stage = kDistillBlocksStage,
-                        .series = fmt::format("layer {}/{}", layer, variant.planned.name()),
-                        .metric = metric,
-                        .step = point.step,
-                        .tokens = tokens_after(point.step),
-                        .value = value});
-      }
-    }
-  }
 }
 
 }  // namespace

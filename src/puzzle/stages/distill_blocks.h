@@ -7,6 +7,7 @@
 //
 //   decoupled  attention variants with the parent's FFN, frozen, behind them; FFN variants behind
 //              the parent's attention; the loss is taken at the block's output
+//              a fine space's widths share their weights and are trained together, nested
 //   coupled    whole blocks named by `pairs`, both halves trained together, starting from the pair
 //              or the halves that the library holds; the halves themselves stay as they are
 //
@@ -23,8 +24,10 @@
 // stays. VariantRow (stage "distill-blocks"): loss_* is the training loss on held-out tokens,
 // error_* the residual-free Σ‖Δparent − Δ‖² / Σ‖Δparent‖² with Δ = block output − block input
 // (init-library's error is that of the sub-block alone); infinite where training diverged.
-// CurveRow, series "layer 7/attention/kv1": "loss" (mean since the last point), and "heldout_loss"
-// and "heldout_error" at step 0 and at the same points, on the first held-out batches only.
+// CurveRow, series "layer 7/attention/kv1", or
+// "layer 7/ffn/nested" with the mean over widths: "loss" (mean since the last point), and
+// "heldout_loss" and "heldout_error" at step 0 and at the same points, on the first held-out
+// batches only.
 #pragma once
 
 #include <cstdint>
@@ -47,8 +50,13 @@ struct DistillBlocksOptions {
   // "mse": Σ‖p − c‖² / Σ‖p‖² over the batch (the paper's); "token-mse": mean over tokens of
   // ‖p − c‖² / ‖p‖²; "cosine": mean over tokens of 1 − cos(p, c). p, c: parent's, child's output.
   std::string loss = "token-mse";
-  std::string mode = "decoupled";      // or "coupled"
-  std::vector<std::string> pairs;      // coupled: "kv1/w768" in all layers, "7:kv1/w768"
+  std::string mode = "decoupled";  // or "coupled"
+  std::vector<std::string> pairs;  // coupled: "kv1/w768" in all layers, "7:kv1/w768"
+  // "nested": all widths of a layer's FFN share one set of weights (nested_student.h), of which
+  // each step trains widths_per_step; "separate": each has its own; "auto": nested from 9 widths
+  // on.
+  std::string widths = "auto";
+  std::int64_t widths_per_step = 4;
   std::int64_t batch_windows = 4;      // per step
   std::int64_t epochs = 1;             // passes over the tokens, per layer
   double kv_learning_rate = 1e-3;      // peaks: attention with fewer KV heads,

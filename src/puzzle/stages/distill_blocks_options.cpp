@@ -28,6 +28,13 @@ void DistillBlocksOptions::visit_training(OptionList& list) {
       "blocks named by pairs as a whole.");
   list.add("pairs", pairs,
            "Blocks to train coupled: kv1/w768 in all layers that allow it, 7:kv1/w768 in one.");
+  list.add(
+      "widths", widths, Choices{{"auto", "nested", "separate"}},
+      "Whether the widths of an FFN share one set of weights, trained together, or each has its "
+      "own; auto shares them from 9 widths on.");
+  list.add("widths_per_step", widths_per_step, Range<std::int64_t>{2, 1 << 16},
+           "Widths that a step trains where they share weights: the smallest, the largest, others "
+           "at random.");
   list.add("batch_windows", batch_windows, Range<std::int64_t>{1, 1 << 20},
            "Windows per optimiser step.");
   list.add("epochs", epochs, Range<std::int64_t>{1, 1 << 20},

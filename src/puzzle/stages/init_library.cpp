@@ -26,7 +26,7 @@ namespace puzzle {
 namespace {
 
 // Raise when the same inputs give other weights or rows.
-constexpr int kInitLibraryVersion = 1;
+constexpr int kInitLibraryVersion = 2;
 constexpr const char* kInitLibraryStage = "init-library";
 
 bool is_paper(const InitLibraryOptions& options) { return options.init == "paper"; }
@@ -261,6 +261,13 @@ std::map<std::string, ErrorSums> LibraryMaker::measure_errors(std::int64_t layer
   for (const auto& [spec, weights] : variants.ffn) {
     errors["ffn/" + spec.name()] = {};
   }
+  for (const std::int64_t width : variants.widths) {
+    errors["ffn/" + FfnSpec::swiglu(width).name()] = {};
+  }
+  std::optional<NestedForward> nested;
+  if (variants.nested) {
+    nested.emplace(*variants.nested);
+  }
   for (std::int64_t i = 0; i < validation_states_->num_batches(); ++i) {
     const PassContext pass = validation_states_->pass(i);
     const ParentPass parent = run_parent_layer(parent_layer(layer), parent_.geometry,
@@ -275,6 +282,12 @@ std::map<std::string, ErrorSums> LibraryMaker::measure_errors(std::int64_t layer
     for (const auto& [spec, weights] : variants.ffn) {
       const at::Tensor features = ffn_features(weights, parent.ffn_xn);
       errors["ffn/" + spec.name()].add(parent.ffn_y, ffn_output(weights, features), importance);
+    }
+    if (nested) {
+      nested->visit(parent.ffn_xn, variants.widths, [&](std::size_t index, const at::Tensor& y) {
+        const FfnSpec spec = FfnSpec::swiglu(variants.widths[index]);
+        errors["ffn/" + spec.name()].add(parent.ffn_y, y, importance);
+      });
     }
     validation_states_->replace(i, parent.output);
   }
@@ -310,7 +323,11 @@ void LibraryMaker::record(std::int64_t layer, const LayerVariants& variants,
     rows.push_back(std::move(row));
   }
   if (!rows.empty()) {
-    save_layer_library(layer_file(folder_, layer), {variants.attention, variants.ffn, {}},
+    LayerLibrary library;
+    library.attention = variants.attention;
+    library.ffn = variants.ffn;
+    library.nested = variants.nested;
+    save_layer_library(layer_file(folder_, layer), library,
                        {{"puzzle.stage", kInitLibraryStage},
                         {"puzzle.key", key_},
                         {"puzzle.init", options_.init}});

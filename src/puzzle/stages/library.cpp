@@ -1,18 +1,28 @@
 #include "puzzle/stages/library.h"
 
+#include <algorithm>
+#include <charconv>
 #include <optional>
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/tensor/convert.h"
 #include "puzzle/tensor/tensor_file.h"
 
 namespace puzzle {
 namespace {
+
+constexpr const char* kNestedPrefix = "nested/";
+constexpr const char* kTrainedPrefix = "trained/";
+constexpr const char* kBasisName = "mlp.down_basis";
+constexpr const char* kDownName = "mlp.down_proj.weight";
+constexpr const char* kTrainedWidths = "puzzle.trained_widths";  // metadata: "64,128"
 
 template <class Weights>
 void add_library_tensors(const std::string& prefix, const Weights& weights,
@@ -22,8 +32,18 @@ void add_library_tensors(const std::string& prefix, const Weights& weights,
                 }));
 }
 
+void add_nested_tensors(const std::string& kind, const NestedFfn& nested,
+                        std::vector<TensorToWrite>& tensors) {
+  const std::string prefix = kind + nested.whole.spec.name() + "/";
+  add_library_tensors(prefix, nested.whole, tensors);
+  if (nested.basis.defined()) {
+    tensors.push_back(tensor_to_write(prefix + kBasisName, nested.basis));
+  }
+}
+
 // What a tensor belongs to: one half, or both of a pair.
 struct LibraryTensorName {
+  std::string kind;  // attention, ffn, block, nested, trained
   std::optional<AttentionSpec> attention;
   std::optional<FfnSpec> ffn;
   std::string prefix;  // of all tensors of the variant: "ffn/w768/"
@@ -34,11 +54,13 @@ LibraryTensorName parse_library_tensor_name(const std::filesystem::path& file,
   const std::size_t kind_end = tensor.find('/');
   const std::size_t name_end = tensor.rfind('/');
   const std::string kind = tensor.substr(0, kind_end);
-  if (kind_end == name_end || (kind != "attention" && kind != "ffn" && kind != "block")) {
+  const bool is_nested = kind == "nested" || kind == "trained";
+  if (kind_end == name_end ||
+      (kind != "attention" && kind != "ffn" && kind != "block" && !is_nested)) {
     fail(ErrorKind::kFormat, "{}: tensor {} is no library tensor", file.string(), tensor);
   }
   const std::string variant = tensor.substr(kind_end + 1, name_end - kind_end - 1);
-  LibraryTensorName name{std::nullopt, std::nullopt, tensor.substr(0, name_end + 1)};
+  LibraryTensorName name{kind, std::nullopt, std::nullopt, tensor.substr(0, name_end + 1)};
   try {
     if (kind == "block") {
       const BlockSpec block = parse_block(variant);
@@ -52,6 +74,10 @@ LibraryTensorName parse_library_tensor_name(const std::filesystem::path& file,
   } catch (const Error& error) {
     fail(ErrorKind::kFormat, "{}: tensor {}: {}", file.string(), tensor, error.what());
   }
+  if (is_nested && name.ffn->kind != FfnKind::kSwiglu) {
+    fail(ErrorKind::kFormat, "{}: tensor {}: expected a width, as in nested/w1472/", file.string(),
+         tensor);
+  }
   if (name.attention && name.attention->kind == AttentionKind::kGqa &&
       parent.num_heads % name.attention->kv_heads != 0) {
     fail(ErrorKind::kFormat,
@@ -61,6 +87,105 @@ LibraryTensorName parse_library_tensor_name(const std::filesystem::path& file,
   }
   return name;
 }
+
+std::vector<std::int64_t> parse_trained_widths(const SafetensorsFile& file, std::int64_t largest) {
+  const auto found = file.metadata().find(kTrainedWidths);
+  const std::string text = found == file.metadata().end() ? "" : found->second;
+  std::vector<std::int64_t> widths;
+  for (const std::string& word : split(text, ',')) {
+    std::int64_t width = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), width);
+    const std::int64_t last = widths.empty() ? 0 : widths.back();
+    if (error != std::errc() || end != word.data() + word.size() || width <= last ||
+        width > largest) {
+      fail(ErrorKind::kFormat, "{}: {} is '{}', expected rising widths up to {}",
+           file.path().string(), kTrainedWidths, text, largest);
+    }
+    widths.push_back(width);
+  }
+  return widths;
+}
+
+// Reads the variants of one file.
+class LibraryReader {
+ public:
+  LibraryReader(const std::filesystem::path& path, const ModelSpec& parent,
+                const c10::Device& device, c10::ScalarType type)
+      : path_(path), file_(path), parent_(parent), device_(device), type_(type) {}
+
+  [[nodiscard]] LayerLibrary read() const {
+    LayerLibrary library;
+    for (const StoredTensor& tensor : file_.tensors()) {
+      add(parse_library_tensor_name(path_, tensor.name, parent_), library);
+    }
+    return library;
+  }
+
+ private:
+  void add(const LibraryTensorName& name, LayerLibrary& library) const {
+    if (name.kind == "block") {
+      const BlockSpec spec{*name.attention, *name.ffn};
+      if (!library.coupled.contains(spec)) {
+        library.coupled[spec] = {make_attention(parent_, spec.attention, source(name.prefix)),
+                                 make_ffn(parent_, spec.ffn, source(name.prefix))};
+      }
+    } else if (name.kind == "attention" && !library.attention.contains(*name.attention)) {
+      library.attention[*name.attention] =
+          make_attention(parent_, *name.attention, source(name.prefix));
+    } else if (name.kind == "ffn" && !library.ffn.contains(*name.ffn)) {
+      library.ffn[*name.ffn] = make_ffn(parent_, *name.ffn, source(name.prefix));
+    } else if (name.kind == "nested" && !library.nested) {
+      library.nested = read_nested(name);
+    } else if (name.kind == "trained" && !library.trained) {
+      library.trained = {read_nested(name), parse_trained_widths(file_, name.ffn->width)};
+    }
+  }
+
+  [[nodiscard]] NestedFfn read_nested(const LibraryTensorName& name) const {
+    const std::string basis = name.prefix + kBasisName;
+    const bool has_basis = file_.find_tensor(basis) != nullptr;
+    NestedFfn nested;
+    // Beside a basis the down projection has the basis's type, whatever the model's is.
+    nested.whole = make_ffn(parent_, *name.ffn, [&](const NamedShape& wanted) {
+      const bool is_coefficients = has_basis && wanted.name == kDownName;
+      return read_tensor(name.prefix + wanted.name, wanted.shape,
+                         is_coefficients ? std::nullopt : std::optional(type_));
+    });
+    if (has_basis) {
+      const std::int64_t width = name.ffn->width;
+      nested.basis = read_tensor(basis, {width * (width + 1) / 2}, std::nullopt);
+    }
+    return nested;
+  }
+
+  [[nodiscard]] TensorSource source(const std::string& prefix) const {
+    return [this, prefix](const NamedShape& wanted) {
+      return read_tensor(prefix + wanted.name, wanted.shape, type_);
+    };
+  }
+
+  // Without a type in the stored one.
+  [[nodiscard]] at::Tensor read_tensor(const std::string& name,
+                                       const std::vector<std::int64_t>& shape,
+                                       std::optional<c10::ScalarType> type) const {
+    const StoredTensor& tensor = file_.tensor(name);
+    if (tensor.shape != shape) {
+      fail(ErrorKind::kFormat,
+           "{}: tensor {} has another shape than the parent's configuration asks for",
+           path_.string(), tensor.name);
+    }
+    const c10::ScalarType stored = tensor.dtype == DType::kF64 ? at::kDouble : at::kFloat;
+    return tensor_from_bytes(tensor.dtype, tensor.shape, tensor.bytes, tensor.file,
+                             type.value_or(stored), path_.string() + ": " + tensor.name)
+        .to(device_);
+  }
+
+  const std::filesystem::path& path_;
+  SafetensorsFile file_;
+  const ModelSpec& parent_;
+  c10::Device device_;
+  c10::ScalarType type_;
+};
 
 [[noreturn]] void fail_missing_variant(std::int64_t layer, const std::string& variant) {
   fail(ErrorKind::kUsage,
@@ -104,43 +229,28 @@ void save_layer_library(const std::filesystem::path& file, const LayerLibrary& l
   for (const auto& [spec, weights] : library.coupled) {
     add_library_tensors("block/" + spec.name() + "/", weights, tensors);
   }
+  std::map<std::string, std::string> notes = metadata;
+  if (library.nested) {
+    add_nested_tensors(kNestedPrefix, *library.nested, tensors);
+  }
+  if (library.trained) {
+    add_nested_tensors(kTrainedPrefix, library.trained->nested, tensors);
+    notes[kTrainedWidths] = fmt::format("{}", fmt::join(library.trained->widths, ","));
+  }
   make_folder(file.parent_path());
-  write_safetensors(file, std::move(tensors), metadata);
+  write_safetensors(file, std::move(tensors), notes);
 }
 
 LayerLibrary load_layer_library(const std::filesystem::path& file, const ModelSpec& parent,
                                 const c10::Device& device, c10::ScalarType type) {
-  const SafetensorsFile stored(file);
-  const auto source = [&](const std::string& prefix) {
-    return [&, prefix](const NamedShape& wanted) {
-      const StoredTensor& tensor = stored.tensor(prefix + wanted.name);
-      if (tensor.shape != wanted.shape) {
-        fail(ErrorKind::kFormat,
-             "{}: tensor {} has another shape than the parent's configuration asks for",
-             file.string(), tensor.name);
-      }
-      return tensor_from_bytes(tensor.dtype, tensor.shape, tensor.bytes, tensor.file, type,
-                               file.string() + ": " + tensor.name)
-          .to(device);
-    };
-  };
-  LayerLibrary library;
-  for (const StoredTensor& tensor : stored.tensors()) {
-    const LibraryTensorName name = parse_library_tensor_name(file, tensor.name, parent);
-    if (name.attention && name.ffn) {
-      const BlockSpec spec{*name.attention, *name.ffn};
-      if (!library.coupled.contains(spec)) {
-        library.coupled[spec] = {make_attention(parent, spec.attention, source(name.prefix)),
-                                 make_ffn(parent, spec.ffn, source(name.prefix))};
-      }
-    } else if (name.attention && !library.attention.contains(*name.attention)) {
-      library.attention[*name.attention] =
-          make_attention(parent, *name.attention, source(name.prefix));
-    } else if (name.ffn && !library.ffn.contains(*name.ffn)) {
-      library.ffn[*name.ffn] = make_ffn(parent, *name.ffn, source(name.prefix));
-    }
+  return LibraryReader(file, parent, device, type).read();
+}
+
+const NestedFfn* LayerLibrary::find_nested(std::int64_t width) const {
+  if (trained && std::ranges::binary_search(trained->widths, width)) {
+    return &trained->nested;
   }
-  return library;
+  return nested && width <= nested->width() ? &*nested : nullptr;
 }
 
 AttentionWeights make_attention_variant(const ModelWeights& parent, const LayerLibrary& library,
@@ -168,11 +278,14 @@ FfnWeights make_ffn_variant(const ModelWeights& parent, const LayerLibrary& libr
   if (ffn.kind == FfnKind::kNone) {
     return {};
   }
-  const auto found = library.ffn.find(ffn);
-  if (found == library.ffn.end()) {
+  if (const auto found = library.ffn.find(ffn); found != library.ffn.end()) {
+    return found->second;
+  }
+  const NestedFfn* nested = ffn.kind == FfnKind::kSwiglu ? library.find_nested(ffn.width) : nullptr;
+  if (nested == nullptr) {
     fail_missing_variant(layer, "ffn/" + ffn.name());
   }
-  return found->second;
+  return ffn_of_width(*nested, ffn.width);
 }
 
 LayerWeights make_block(const ModelWeights& parent, const LayerLibrary& library, std::int64_t layer,

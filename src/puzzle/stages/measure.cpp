@@ -14,6 +14,7 @@
 #include "puzzle/engine/cost_model.h"
 #include "puzzle/engine/cost_table_file.h"
 #include "puzzle/engine/llama_server.h"
+#include "puzzle/engine/width_costs.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/results/machine.h"
 #include "puzzle/stages/weight_types.h"
@@ -21,7 +22,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kMeasureVersion = 3;
+constexpr std::int64_t kMeasureVersion = 4;
 constexpr const char* kNative = "native";
 constexpr const char* kLlamaServer = "llama-server";
 constexpr const char* kRoofline = "roofline";
@@ -32,6 +33,16 @@ void add_distinct(std::vector<Spec>& all, const Spec& spec) {
   if (std::find(all.begin(), all.end(), spec) == all.end()) {
     all.push_back(spec);
   }
+}
+
+std::vector<std::int64_t> ffn_widths(const DistinctSubblocks& distinct) {
+  std::vector<std::int64_t> widths;
+  for (const FfnSpec& ffn : distinct.ffn) {
+    if (ffn.kind == FfnKind::kSwiglu) {
+      widths.push_back(ffn.width);
+    }
+  }
+  return widths;
 }
 
 void add_types_to_key(KeyBuilder& key, const WeightTypes& types) {
@@ -68,7 +79,8 @@ std::string measure_key(const RunContext& context, const LoadedModel& parent,
     add_options_to_key(key, options.hardware);
     return key.key();
   }
-  key.add("stack_layers", options.stack_layers).add("machine", to_json(read_machine()).dump());
+  key.add("stack_layers", options.stack_layers).add("widths", options.widths);
+  key.add("machine", to_json(read_machine()).dump());
   add_options_to_key(key, engine.timing);
   if (options.engine == kNative) {
     key.add("device", context.device.str()).add("type", c10::toString(context.type));
@@ -132,9 +144,12 @@ StackCosts costs_of_engine(const RunContext& context, const LoadedModel& parent,
   if (options.engine == kRoofline) {
     return {roofline_rows(parent, space, scenario, options), 0.0, {}};
   }
-  return options.engine == kNative
-             ? measure_native(parent, space, scenario, options, engine.timing)
-             : measure_llama_server(context, parent, space, scenario, options, engine, key);
+  StackCosts costs =
+      options.engine == kNative
+          ? measure_native(parent, space, scenario, options, engine.timing)
+          : measure_llama_server(context, parent, space, scenario, options, engine, key);
+  interpolate_widths(costs.rows, ffn_widths(distinct_subblocks(space)));
+  return costs;
 }
 
 void warn_of_doubts(const MeasureResult& result) {
@@ -221,6 +236,9 @@ void MeasureOptions::visit(OptionList& list) {
            "Sub-blocks of one kind in a stack that is timed, so that fixed costs cancel.");
   list.add("steps", steps, Range<std::int64_t>{2, 1 << 20},
            "Tokens generated per measurement in llama-server.");
+  list.add("widths", widths, Range<std::int64_t>{2, 1 << 16},
+           "FFN widths that are timed, the smallest and the largest among them; the times of those "
+           "between are interpolated.");
   list.add("contexts", contexts, Range<std::int64_t>{1, 1 << 27},
            "Prompt lengths to measure at; empty takes the scenario's prompt, and prompt plus "
            "generation.");
@@ -238,6 +256,15 @@ DistinctSubblocks distinct_subblocks(const SearchSpace& space) {
       add_distinct(distinct.ffn, ffn);
     }
   }
+  return distinct;
+}
+
+DistinctSubblocks timed_subblocks(const SearchSpace& space, const MeasureOptions& options) {
+  DistinctSubblocks distinct = distinct_subblocks(space);
+  const std::vector<std::int64_t> timed = spread_widths(ffn_widths(distinct), options.widths);
+  std::erase_if(distinct.ffn, [&](const FfnSpec& ffn) {
+    return ffn.kind == FfnKind::kSwiglu && std::ranges::find(timed, ffn.width) == timed.end();
+  });
   return distinct;
 }
 

@@ -28,6 +28,7 @@ struct MeasureOptions {
       "like-parent";  // of the weights in llama-server and roofline; see deployed_types()
   std::int64_t stack_layers = 10;      // sub-blocks of one kind in a stack
   std::int64_t steps = 32;             // generated per measurement in llama-server
+  std::int64_t widths = 6;             // FFN widths that are timed; those between lie on lines
   std::vector<std::int64_t> contexts;  // prompt lengths; empty: P and P + G of the scenario
   std::string table;                   // engine = table: a file of cost_table_file.h
   HardwareOptions hardware;            // engine = roofline
@@ -62,6 +63,9 @@ struct DistinctSubblocks {
   std::vector<FfnSpec> ffn;
 };
 [[nodiscard]] DistinctSubblocks distinct_subblocks(const SearchSpace& space);
+// Those that engines run, with no more FFN widths than the options say (width_costs.h).
+[[nodiscard]] DistinctSubblocks timed_subblocks(const SearchSpace& space,
+                                                const MeasureOptions& options);
 
 // Prompt lengths to measure at, ascending.
 [[nodiscard]] std::vector<std::int64_t> measured_contexts(const Scenario& scenario,

@@ -69,10 +69,14 @@ std::vector<Architecture> stacks_to_time(const DistinctSubblocks& distinct, cons
       add({own.attention, ffn});
     }
   }
+  // Without "none", which behind an attention costs a little in `deci` (arch/lowering.h).
+  std::vector<FfnSpec> ffns = distinct.ffn;
+  if (std::erase(ffns, FfnSpec::none()) > 0 && ffns.empty()) {
+    ffns = {own.ffn};
+  }
   Architecture mixed;
   for (std::size_t i = 0; i < count; ++i) {
-    mixed.push_back(
-        {distinct.attention[i % distinct.attention.size()], distinct.ffn[i % distinct.ffn.size()]});
+    mixed.push_back({distinct.attention[i % distinct.attention.size()], ffns[i % ffns.size()]});
   }
   mixed.front() = own;
   stacks.push_back(std::move(mixed));
@@ -230,7 +234,7 @@ StackCosts measure_llama_server(const RunContext& context, const LoadedModel& pa
     }
   }
   const std::vector<Architecture> stacks = stacks_to_time(
-      distinct_subblocks(space), parent.weights.spec.layers.front(), options.stack_layers);
+      timed_subblocks(space, options), parent.weights.spec.layers.front(), options.stack_layers);
   for (const Architecture& stack : stacks) {
     plan.counts.push_back(subblock_counts(stack));
   }

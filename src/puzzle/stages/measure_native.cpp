@@ -192,7 +192,7 @@ StackCosts measure_native(const LoadedModel& parent, const SearchSpace& space,
     }
   }
   log_info("measure: native on {}", describe_device(parent.weights.embedding.device()));
-  NativeTimer timer(parent, distinct_subblocks(space), points, options.stack_layers);
+  NativeTimer timer(parent, timed_subblocks(space, options), points, options.stack_layers);
   return measure_stacks(timer.plan(), timing,
                         {.time = [&timer](std::size_t stack) { return timer.time(stack); }});
 }

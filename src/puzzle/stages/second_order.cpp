@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -9,6 +10,7 @@
 #include "puzzle/base/error.h"
 #include "puzzle/base/progress.h"
 #include "puzzle/data/token_batches.h"
+#include "puzzle/model/nested_ffn.h"
 #include "puzzle/stages/batch_forward.h"
 #include "puzzle/stages/independent_windows.h"
 #include "puzzle/stages/layer_gradients.h"
@@ -109,29 +111,63 @@ class SecondOrderEstimator {
         .permute({2, 3, 0, 1});
   }
 
-  // δ of the evaluated blocks, [B, T, D] each. Those with the model's attention share its output.
+  // δ of the evaluated blocks, [B, T, D] each. Those with the model's attention share its output,
+  // and widths of one nested FFN also their activations.
   [[nodiscard]] std::vector<at::Tensor> output_changes(const LayerGradients& gradients,
                                                        const PassContext& pass) const {
     const auto index = static_cast<std::size_t>(gradients.layer);
     const LayerWeights& own = input_.model->layers[index];
     const LayerLibrary library = input_.library(gradients.layer);
     const bool shares = !library.coupled.contains(own.spec());
+    const std::vector<BlockSpec>& blocks = input_.layers[index].evaluated;
     at::Tensor middle;
-    std::vector<at::Tensor> changes;
-    for (const BlockSpec& block : input_.layers[index].evaluated) {
-      const LayerWeights weights = make_block(parent_.weights, library, gradients.layer, block);
-      at::Tensor output;
-      if (shares && block.attention == own.attention.spec && !library.coupled.contains(block)) {
-        if (!middle.defined()) {
-          middle = apply_attention(own.attention, parent_.geometry, gradients.input_BTD, pass);
-        }
-        output = apply_ffn(weights.ffn, parent_.geometry, middle);
-      } else {
-        output = apply_layer(weights, parent_.geometry, gradients.input_BTD, pass);
+    std::map<const NestedFfn*, std::map<std::int64_t, std::size_t>> widths;  // positions in blocks
+    std::vector<at::Tensor> outputs(blocks.size());
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      const BlockSpec& block = blocks[i];
+      const bool has_middle =
+          shares && block.attention == own.attention.spec && !library.coupled.contains(block);
+      if (has_middle && !middle.defined()) {
+        middle = apply_attention(own.attention, parent_.geometry, gradients.input_BTD, pass);
       }
-      changes.push_back(output - gradients.output_BTD);
+      if (const NestedFfn* nested = has_middle ? nested_of(library, index, block.ffn) : nullptr) {
+        widths[nested][block.ffn.width] = i;
+        continue;
+      }
+      const LayerWeights weights = make_block(parent_.weights, library, gradients.layer, block);
+      outputs[i] = has_middle ? apply_ffn(weights.ffn, parent_.geometry, middle)
+                              : apply_layer(weights, parent_.geometry, gradients.input_BTD, pass);
     }
-    return changes;
+    for (const auto& [nested, positions] : widths) {
+      add_nested_outputs(*nested, positions, middle, outputs);
+    }
+    for (at::Tensor& output : outputs) {
+      output = output - gradients.output_BTD;
+    }
+    return outputs;
+  }
+
+  // What an FFN of the layer is made from, where that is a nested one.
+  [[nodiscard]] const NestedFfn* nested_of(const LayerLibrary& library, std::size_t layer,
+                                           const FfnSpec& ffn) const {
+    const bool is_of_library = ffn.kind == FfnKind::kSwiglu && !library.ffn.contains(ffn) &&
+                               ffn != parent_.weights.layers[layer].ffn.spec;
+    return is_of_library ? library.find_nested(ffn.width) : nullptr;
+  }
+
+  void add_nested_outputs(const NestedFfn& nested,
+                          const std::map<std::int64_t, std::size_t>& positions,
+                          const at::Tensor& middle, std::vector<at::Tensor>& outputs) const {
+    std::vector<std::int64_t> widths;
+    std::vector<std::size_t> targets;
+    for (const auto& [width, position] : positions) {
+      widths.push_back(width);
+      targets.push_back(position);
+    }
+    NestedForward(nested).visit(ffn_input(nested.whole, parent_.geometry, middle), widths,
+                                [&](std::size_t index, const at::Tensor& y) {
+                                  outputs[targets[index]] = middle + y.to(middle.scalar_type());
+                                });
   }
 
   void add_layer(const LayerGradients& gradients, const PassContext& pass, std::int64_t first) {

@@ -11,7 +11,7 @@ namespace puzzle {
 namespace {
 
 bool is_plain(DType type) {
-  return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
+  return type == DType::kF64 || type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
 }
 
 }  // namespace
@@ -52,6 +52,8 @@ std::span<const std::byte> tensor_bytes(const at::Tensor& tensor) {
 
 DType dtype_of(c10::ScalarType type) {
   switch (type) {
+    case at::kDouble:
+      return DType::kF64;
     case at::kFloat:
       return DType::kF32;
     case at::kHalf:
@@ -69,6 +71,8 @@ DType dtype_of(c10::ScalarType type) {
 
 c10::ScalarType scalar_type_of(DType type) {
   switch (type) {
+    case DType::kF64:
+      return at::kDouble;
     case DType::kF32:
       return at::kFloat;
     case DType::kF16:
