@@ -334,7 +334,7 @@ std::unique_ptr<LayerStudent> BlockDistiller::make_student(std::int64_t layer,
         derive_seed(static_cast<std::uint64_t>(context_.seed),
                     fmt::format("{}/layer {}/widths", kDistillBlocksStage, layer))};
     return std::make_unique<NestedStudent>(*variant.nested, variant.planned.widths, sampling, own,
-                                           parent_.geometry, options_.ffn_learning_rate,
+                                           parent_.geometry, options_.nested_learning_rate,
                                            options_.adamw);
   }
   const StudentRates rates{options_.kv_learning_rate, options_.ffn_learning_rate,

@@ -56,11 +56,12 @@ struct DistillBlocksOptions {
   // each step trains widths_per_step; "separate": each has its own; "auto": nested from 9 widths
   // on.
   std::string widths = "auto";
-  std::int64_t widths_per_step = 4;
+  std::int64_t widths_per_step = 8;
   std::int64_t batch_windows = 4;      // per step
   std::int64_t epochs = 1;             // passes over the tokens, per layer
   double kv_learning_rate = 1e-3;      // peaks: attention with fewer KV heads,
   double ffn_learning_rate = 1e-3;     // FFNs of smaller width,
+  double nested_learning_rate = 2e-3;  // widths that share their weights,
   double linear_learning_rate = 1e-4;  // linear replacements of either
   std::int64_t validation_tokens = 8'192;
   std::int64_t curve_every = 10;     // steps between points of a training curve

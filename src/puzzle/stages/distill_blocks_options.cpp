@@ -42,6 +42,8 @@ void DistillBlocksOptions::visit_training(OptionList& list) {
   list.add("kv_learning_rate", kv_learning_rate, rate,
            "Peak learning rate of attention with fewer KV heads.");
   list.add("ffn_learning_rate", ffn_learning_rate, rate, "Peak learning rate of narrower FFNs.");
+  list.add("nested_learning_rate", nested_learning_rate, rate,
+           "Peak learning rate of FFN widths that share their weights.");
   list.add("linear_learning_rate", linear_learning_rate, rate,
            "Peak learning rate of linear replacements.");
   list.add("validation_tokens", validation_tokens, tokens,

@@ -14,6 +14,9 @@
 namespace puzzle {
 namespace {
 
+// A width that is as good as the parent has nothing to ask for.
+constexpr double kLeastLoss = 1e-9;
+
 NestedFfn trainable_nested(const NestedFfn& start) {
   const NestedFfn nested = in_one_type(start);
   return {trainable_copy(nested.whole), nested.basis};
@@ -76,19 +79,21 @@ at::Tensor NestedStudent::train_step(const SharedBatch& batch, double factor) {
   for (const std::size_t i : sampled_widths(sampling_, widths_.size(), optimizer_.steps_taken())) {
     widths.push_back(widths_[i]);
   }
-  at::Tensor loss;
+  at::Tensor loss, objective;
   {
     const c10::AutoGradMode gradients(true);
     present_.visit(input(batch), widths, [&](std::size_t, const at::Tensor& y) {
       const at::Tensor one = batch.target.loss(batch.mid_BTD + y);
-      loss = loss.defined() ? loss + one : one;
+      const at::Tensor value = one.detach();
+      const at::Tensor scaled = one / value.clamp_min(kLeastLoss).sqrt();
+      objective = objective.defined() ? objective + scaled : scaled;
+      loss = loss.defined() ? loss + value : value;
     });
-    loss = loss / static_cast<double>(widths.size());
-    loss.backward();
+    objective.backward();
   }
   optimizer_.step(peak_rate_ * factor);
   optimizer_.zero_grad();
-  return loss.detach();
+  return loss / static_cast<double>(widths.size());
 }
 
 void NestedStudent::add_all(const NestedForward& forward, const SharedBatch& batch,

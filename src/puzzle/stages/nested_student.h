@@ -2,7 +2,9 @@
 //
 // The widths share gate, up and the coefficients of the down projection (nested_ffn.h), whose basis
 // stays as it is. Each step trains a few of them: the smallest, the largest and others at random
-// (the sandwich rule of slimmable networks, arXiv 1903.05134); its loss is the mean of theirs.
+// (the sandwich rule of slimmable networks, arXiv 1903.05134), each with its loss over the loss's
+// root: unscaled, the narrow ones, whose losses are the largest, take the wide ones' improvement,
+// and with losses relative to themselves it is the other way round.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +16,7 @@
 namespace puzzle {
 
 struct WidthSampling {
-  std::int64_t per_step = 4;  // at least 2
+  std::int64_t per_step = 8;  // at least 2
   std::uint64_t seed = 0;
 };
 
