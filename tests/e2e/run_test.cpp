@@ -78,7 +78,7 @@ TEST(Run, CleanRemovesWhatAFinishedRunNoLongerNeedsAndNothingOfAnother) {
   auto words = test::run_arguments("run", folder.path(), run);
   test::add_training(words);
   ASSERT_EQ(run_program(words).exit_code, 0);
-  const std::string start = std::string("children/") + Pipeline::kAssembledChild;
+  const std::string start = "children/child-assembled";
   ASSERT_TRUE(fs::exists(run / start));
   write_text_file(run / "exports/child.gguf.tmp-999999999-0", "left by a killed writer");
   const ProgramResult cleaned = run_program({"clean", run.string(), "--json"});

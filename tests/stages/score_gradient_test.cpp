@@ -148,7 +148,7 @@ TEST(ScoreGradient, EstimatesAreThoseOfFiniteDifferences) {
   const ScoreResult result = run.run("gradient");
   EXPECT_EQ(result.num_candidates, 3 * 8);
   const auto rows = rows_of_method(run.db, "gradient");
-  EXPECT_EQ(rows.size(), 3U * 3U * (8U + 16U));  // metrics, layers, halves and whole blocks
+  EXPECT_EQ(rows.size(), 4U * 3U * (8U + 16U));  // metrics, layers, halves and whole blocks
   for (const auto& [layer, name] :
        std::vector<std::pair<std::int64_t, std::string>>{{0, "kv1/w96"}, {1, "kv4/linear"}}) {
     const NaiveEstimates naive = naive_estimates(run, layer, parse_block(name), 2);
@@ -160,6 +160,57 @@ TEST(ScoreGradient, EstimatesAreThoseOfFiniteDifferences) {
     EXPECT_GT(rows.at({layer, name, "kl"}).value, 0.0);
     EXPECT_GT(rows.at({layer, name, "kl"}).standard_error, 0.0);
   }
+}
+
+// Largest ‖δ_t‖ / ‖h_t‖ over tokens of states ten times as long as their window's median.
+double naive_giant_change(const test::ScoredRun& run, std::int64_t layer, const BlockSpec& block) {
+  const PerturbedParent parent(run);
+  const LayerWeights weights = run.replaced(layer, block).layers[static_cast<std::size_t>(layer)];
+  double largest = 0.0;
+  for (std::int64_t w = 0; w < run.validation->num_windows(); ++w) {
+    const at::Tensor tokens = run.validation->slice(w, 1).tokens_BT[0];
+    const at::Tensor state = parent.input(tokens, layer + 1)[0];
+    const at::Tensor delta = parent.delta(tokens, layer, weights)[0];
+    std::vector<double> norms;
+    for (std::int64_t t = 0; t < state.size(0); ++t) {
+      norms.push_back(state[t].norm().item<double>());
+    }
+    std::vector<double> sorted = norms;
+    std::sort(sorted.begin(), sorted.end());
+    const double median = sorted[(sorted.size() - 1) / 2];
+    for (std::size_t t = 0; t < norms.size(); ++t) {
+      if (norms[t] > 10.0 * median) {
+        largest =
+            std::max(largest, delta[static_cast<std::int64_t>(t)].norm().item<double>() / norms[t]);
+      }
+    }
+  }
+  return largest;
+}
+
+TEST(ScoreGradient, SaysWhatChangesGiantTokens) {
+  GradientRun run;
+  (void)run.run("gradient");
+  for (const auto& [name, row] : rows_of_method(run.db, "gradient")) {
+    if (std::get<2>(name) == "giant_change") {
+      EXPECT_EQ(row.value, 0.0) << "no token is a giant";
+    }
+  }
+  const std::int64_t token = run.validation->slice(1, 1).tokens_BT[0][3].item<std::int64_t>();
+  run.parent.weights.embedding = run.parent.weights.embedding.clone();
+  run.parent.weights.embedding[token].mul_(1e4);
+  run.parent.key += " with a giant";
+  (void)run.run("gradient");
+  const auto rows = rows_of_method(run.db, "gradient");
+  for (const auto& [layer, name] : std::vector<std::pair<std::int64_t, std::string>>{
+           {0, "kv4/none"}, {1, "linear/w96"}, {2, "kv4/w32"}}) {
+    const double want = naive_giant_change(run, layer, parse_block(name));
+    EXPECT_GT(want, 0.0);
+    EXPECT_NEAR(rows.at({layer, name, "giant_change"}).value, want, 1e-3 * want) << name;
+  }
+  const double attention = rows.at({1, "linear/w96", "giant_change"}).value;
+  const double ffn = rows.at({1, "kv4/none", "giant_change"}).value;
+  EXPECT_EQ(rows.at({1, "linear/none", "giant_change"}).value, std::max(attention, ffn));
 }
 
 // a of a whole block is the sum of its halves', so by the parallelogram law its estimate and that

@@ -80,6 +80,35 @@ TEST(ScoreHybrid, SoIsWhatIsEstimatedAboveTheBound) {
   EXPECT_EQ(run.num_exact(), 16 + 3);
 }
 
+TEST(ScoreHybrid, SoIsWhatChangesGiantTokens) {
+  HybridRun run;
+  const LayerCandidates candidates =
+      all_candidates(run.parent, {run.library.folder, run.library.key}, run.space, "", "", {});
+  std::vector<ScoreRow> estimates;
+  for (const auto& layer : candidates) {
+    for (const Candidate& candidate : layer) {
+      const std::string block = candidate.block.name();
+      const auto add = [&](const char* metric, double value) {
+        estimates.push_back({.layer = candidate.layer,
+                             .block = block,
+                             .method = "gradient",
+                             .metric = metric,
+                             .value = value});
+      };
+      add("kl", block == "kv4/w32" ? 2.0 : 0.01);
+      add("giant_change", block == "kv4/none" ? 0.6 : 0.4);
+    }
+  }
+  run.options.exact_above = 1.0;
+  const ModelSpec& spec = run.parent.weights.spec;
+  const auto doubtful = doubtful_candidates(candidates, estimates, spec, run.options);
+  ASSERT_EQ(doubtful.size(), 16U + 2U);
+  EXPECT_EQ(doubtful[16].block.name(), "kv4/none");
+  EXPECT_EQ(doubtful[17].block.name(), "kv4/w32");
+  run.options.exact_giants = 0.3;
+  EXPECT_EQ(doubtful_candidates(candidates, estimates, spec, run.options).size(), 24U);
+}
+
 TEST(ScoreHybrid, TheBudgetIsKept) {
   HybridRun run;
   const ModelSpec& spec = run.parent.weights.spec;

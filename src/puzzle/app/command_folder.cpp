@@ -63,12 +63,18 @@ std::vector<fs::path> unneeded_paths(const fs::path& run) {
   for (const auto& entry : fs::directory_iterator(children)) {
     const std::string name = entry.path().filename().string();
     std::string base = name;
-    if (name.ends_with(Pipeline::kRepairedSuffix)) {
-      base.resize(name.size() - Pipeline::kRepairedSuffix.size());
+    for (const std::string_view suffix : {Pipeline::kAssembledSuffix, Pipeline::kRepairedSuffix}) {
+      if (name.ends_with(suffix)) {
+        base.resize(name.size() - suffix.size());
+      }
     }
-    const bool is_ours = name == Pipeline::kAssembledChild || name == Pipeline::kRepairedChild;
-    const bool is_start = (is_ours && fs::exists(children / "child")) ||
-                          fs::exists(children / (base + std::string(Pipeline::kDistilledSuffix)));
+    const auto exists = [&](std::string_view suffix) {
+      return fs::exists(children / (base + std::string(suffix)));
+    };
+    // A compared child's first state bears its bare name, ours the last one.
+    const bool is_ours = exists(Pipeline::kAssembledSuffix);
+    const bool is_start =
+        (is_ours && base != name && exists("")) || (!is_ours && exists(Pipeline::kDistilledSuffix));
     const std::string extension = entry.path().extension().string();
     if (is_start || extension.starts_with(".training-") || extension.starts_with(".repair-")) {
       paths.push_back(entry.path());

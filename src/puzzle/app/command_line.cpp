@@ -177,6 +177,7 @@ int run_program(int argc, char** argv) {
   add_global_options(app, global);
   Action selected;
   add_run_commands(app, global, selected);
+  add_compare_command(app, global, selected);
   add_folder_commands(app, global, selected);
   add_model_commands(app, global, selected);
   add_footers(app);

@@ -32,6 +32,7 @@ struct Action {
 };
 
 void add_run_commands(CLI::App& app, GlobalOptions& global, Action& selected);
+void add_compare_command(CLI::App& app, GlobalOptions& global, Action& selected);
 void add_folder_commands(CLI::App& app, GlobalOptions& global, Action& selected);
 void add_model_commands(CLI::App& app, GlobalOptions& global, Action& selected);
 

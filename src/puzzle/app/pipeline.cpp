@@ -96,8 +96,9 @@ std::size_t stage_index(const std::string& name) {
   return static_cast<std::size_t>(found - names.begin());
 }
 
-Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command)
-    : recipe_(complete_recipe(recipe)) {
+Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command,
+                   std::string child_name)
+    : recipe_(complete_recipe(recipe)), child_name_(std::move(child_name)) {
   // Ranks of one machine share its cores as their launcher said.
   if (recipe_.threads > 0 || communicator.size() == 1) {
     set_num_threads(recipe_.threads);
@@ -312,12 +313,12 @@ void Pipeline::search_stage() {
   }
 }
 
-// The last of the stages that make the child writes children/child.
+// The last of the stages that make the child writes it under its own name.
 void Pipeline::assemble_stage() {
   const bool is_last = !recipe_.repair_child && !recipe_.train_child;
-  const std::string name = is_last ? "child" : kAssembledChild;
-  const AssembleResult result = assemble(
-      *context_, *parent_, {library_.folder, library_.key, found_.find("child")->layers, name});
+  const std::string name = child_name_ + std::string(is_last ? "" : kAssembledSuffix);
+  const AssembleResult result =
+      assemble(*context_, *parent_, {library_.folder, library_.key, chosen().layers, name});
   untrained_.clear();
   child_ = {name, result.folder, result.key};
 }
@@ -326,7 +327,7 @@ void Pipeline::repair_stage() {
   if (!recipe_.repair_child) {
     return;
   }
-  const std::string name = recipe_.train_child ? kRepairedChild : "child";
+  const std::string name = child_name_ + std::string(recipe_.train_child ? kRepairedSuffix : "");
   const RepairResult result = repair(*context_, *parent_, {child_.folder, child_.key, name},
                                      parts_->calibration, parts_->validation, recipe_.repair);
   untrained_.push_back(child_);
@@ -336,15 +337,21 @@ void Pipeline::repair_stage() {
 void Pipeline::distill_child_stage() {
   if (!recipe_.train_child) {
     if (context_->communicator.is_first()) {
-      db_->set_current(RunTable::kCurves, "distill-child/child", {});
+      db_->set_current(RunTable::kCurves, "distill-child/" + child_name_, {});
     }
     return;
   }
   const DistillChildResult result =
-      distill_child(*context_, *parent_, {child_.folder, child_.key, "child"}, parts_->train,
+      distill_child(*context_, *parent_, {child_.folder, child_.key, child_name_}, parts_->train,
                     parts_->validation, recipe_.distill_child);
   untrained_.push_back(child_);
-  child_ = {"child", result.folder, result.key};
+  child_ = {child_name_, result.folder, result.key};
+}
+
+ModelWeights Pipeline::load_child() const {
+  ModelWeights child = load_model(child_.folder, context_->type);
+  move_to(child, context_->device, context_->type);
+  return child;
 }
 
 void Pipeline::report_stage() {
@@ -357,7 +364,7 @@ void Pipeline::report_stage() {
 }
 
 std::vector<BudgetOutcome> Pipeline::outcomes() const {
-  const FoundArchitecture* child = found_.find("child");
+  const FoundArchitecture* child = found_.find(kChild);
   if (child == nullptr) {
     return {};
   }

@@ -28,11 +28,12 @@ class Pipeline {
   // In the order in which they run; the verbs of the same names run up to theirs.
   static const std::vector<Stage>& stages();
 
-  // Earlier states of children/child.
-  static constexpr const char* kAssembledChild = "child-assembled";
-  static constexpr const char* kRepairedChild = "child-repaired";
-  // What `compare_distilled` adds to the name of a compared child.
+  // What the child is called below children/, unless told otherwise.
+  static constexpr const char* kChild = "child";
+  // What is added to a child's name for its earlier states.
+  static constexpr std::string_view kAssembledSuffix = "-assembled";
   static constexpr std::string_view kRepairedSuffix = "-repaired";
+  // What `compare_distilled` adds to the name of a compared child.
   static constexpr std::string_view kDistilledSuffix = "-distilled";
 
   // Whether the last run into this folder went all the way to the report.
@@ -40,7 +41,10 @@ class Pipeline {
 
   // Opens the run folder, removes what killed writers left there, writes recipe.yaml and the facts
   // of the run. Throws as validate().
-  Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command);
+  // A child of another name lies beside those that other recipes made in the same folder; only runs
+  // up to evaluate know it (compare.h).
+  Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command,
+           std::string child_name = kChild);
   ~Pipeline();
 
   // Runs every stage up to and including `last`, and records seconds and peak memory of each that
@@ -48,6 +52,14 @@ class Pipeline {
   // name. A throughput stage that fails does not keep the report from being written. Throws as
   // check_programs() before the first stage.
   void run_until(const std::string& last);
+
+  // After a run up to evaluate: what the search chose, and the child as it was evaluated.
+  [[nodiscard]] const FoundArchitecture& chosen() const { return *found_.find(kChild); }
+  [[nodiscard]] const std::string& child_key() const { return child_.key; }
+  [[nodiscard]] ModelWeights load_child() const;
+  [[nodiscard]] const LoadedModel& parent() const { return *parent_; }
+  [[nodiscard]] const TokenParts& parts() const { return *parts_; }
+  [[nodiscard]] RunContext& context() { return *context_; }
 
   // What a script wants to know of the stage that ran last; see run_summary().
   [[nodiscard]] nlohmann::json summary() const;
@@ -102,6 +114,7 @@ class Pipeline {
   [[nodiscard]] std::vector<BudgetOutcome> outcomes() const;
 
   Recipe recipe_;
+  std::string child_name_;
   std::string last_;
   std::unique_ptr<RunDb> db_;
   std::unique_ptr<RunContext> context_;

@@ -47,9 +47,9 @@ SearchSpace space_of(const Architecture& architecture, const ModelSpec& parent) 
 
 std::string model_label(const std::string& name) {
   static const std::map<std::string, std::string> kLabels = {
-      {"child", "Our child"},
-      {Pipeline::kAssembledChild, "Our child as assembled"},
-      {Pipeline::kRepairedChild, "Our child after repair, before global distillation"},
+      {Pipeline::kChild, "Our child"},
+      {"child-assembled", "Our child as assembled"},
+      {"child-repaired", "Our child after repair, before global distillation"},
       {"paper-init", "Our architecture, the paper's initialisation"},
       {"uniform", "Best uniform child"},
       {"greedy", "Greedy child"},
@@ -90,7 +90,7 @@ std::vector<Pipeline::Compared> Pipeline::compared_children() {
   std::vector<Compared> compared;
   for (const std::string& name : recipe_.compare) {
     const bool is_ours = name == kPaperInit;
-    if (const FoundArchitecture* found = found_.find(is_ours ? "child" : name)) {
+    if (const FoundArchitecture* found = found_.find(is_ours ? kChild : name)) {
       compared.push_back({name, found, is_ours ? paper_library(found->layers) : library_});
     }
   }
@@ -187,14 +187,14 @@ void Pipeline::record_models() {
     rows.push_back(std::move(row));
   };
   add("parent", "parent", parent_->weights.spec.layers, "", parent_gguf_);
-  const Architecture& ours = found_.find("child")->layers;
+  const Architecture& ours = found_.find(kChild)->layers;
   add("child", "child", ours, "child", exported_.gguf);
   for (const ChildState& state : untrained_) {
     add(state.name, "before", ours, "child", "");
   }
   for (const std::string& name : recipe_.compare) {
     if (const FoundArchitecture* found =
-            name == kPaperInit ? found_.find("child") : found_.find(name)) {
+            name == kPaperInit ? found_.find(kChild) : found_.find(name)) {
       add(name, "baseline", found->layers, found->name, "");
       if (recipe_.compare_distilled) {
         add(name + std::string(kDistilledSuffix), "baseline", found->layers, found->name, "");
@@ -214,7 +214,7 @@ void Pipeline::throughput_stage() {
     return;
   }
   std::vector<TimedFile> files;
-  const FoundArchitecture* child = found_.find("child");
+  const FoundArchitecture* child = found_.find(kChild);
   const auto add = [&](const std::string& name, const std::filesystem::path& file,
                        const Architecture& layers) {
     TimedFile timed{name, file, std::nullopt, child->batch};

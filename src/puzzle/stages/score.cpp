@@ -42,6 +42,10 @@ void ScoreOptions::visit(OptionList& list) {
       "exact_above", exact_above, Range<double>{0.0, 1e6},
       "Hybrid scores exactly what it estimates above this, in nats: second order fails there.");
   list.add(
+      "exact_giants", exact_giants, Range<double>{0.0, 1e6},
+      "Hybrid also scores exactly what changes a giant token's state by more than this part of "
+      "it; a giant is ten times as long as the median of its window.");
+  list.add(
       "exact_share", exact_share, Range<double>{0.0, 1e3},
       "What hybrid may spend in all, estimates included, as a share of a full forward pass per "
       "variant; what is left after the doubtful ones goes to those that the search chooses.");

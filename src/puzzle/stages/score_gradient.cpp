@@ -10,7 +10,7 @@ namespace puzzle {
 namespace {
 
 // Raise when the same inputs give other rows.
-constexpr std::int64_t kGradientVersion = 2;
+constexpr std::int64_t kGradientVersion = 3;
 
 // Candidates, then what can be had as the sum of two of them.
 SecondOrderLayer plan_layer(const std::vector<Candidate>& candidates, const BlockSpec& own) {
@@ -77,6 +77,7 @@ void score_gradient(RunContext& context, const LoadedModel& parent, const ScoreI
       put("kl", estimate.combined);
       put("kl_per_sequence", estimate.second_order.per_sequence);
       put("kl_per_token", estimate.second_order.per_token);
+      put("giant_change", {estimate.giant_change, 0.0});
     }
   }
   if (context.communicator.is_first()) {

@@ -30,10 +30,11 @@ std::int64_t exact_budget(const LayerCandidates& candidates, const ModelSpec& pa
 std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
                                            const std::vector<ScoreRow>& estimates,
                                            const ModelSpec& parent, const ScoreOptions& options) {
-  std::map<std::pair<std::int64_t, std::string>, double> value;
+  using Values = std::map<std::pair<std::int64_t, std::string>, double>;
+  Values value, giant_change;
   for (const ScoreRow& row : estimates) {
-    if (row.method == "gradient" && row.metric == "kl") {
-      value[{row.layer, row.block}] = row.value;
+    if (row.method == "gradient" && (row.metric == "kl" || row.metric == "giant_change")) {
+      (row.metric == "kl" ? value : giant_change)[{row.layer, row.block}] = row.value;
     }
   }
   struct Doubt {
@@ -44,15 +45,18 @@ std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
   std::vector<Doubt> doubts;
   for (const auto& layer : candidates) {
     for (const Candidate& candidate : layer) {
-      const double estimate = value.at({candidate.layer, candidate.block.name()});
+      const std::pair name(candidate.layer, candidate.block.name());
+      const double estimate = value.at(name);
       if (is_whole_block(candidate, parent)) {
         doubts.push_back({0, estimate, &candidate});
       } else if (candidate.layer == 0) {
         doubts.push_back({1, estimate, &candidate});
       } else if (candidate.layer + 1 == parent.num_layers()) {
         doubts.push_back({2, estimate, &candidate});
-      } else if (estimate > options.exact_above) {
+      } else if (giant_change.at(name) > options.exact_giants) {
         doubts.push_back({3, estimate, &candidate});
+      } else if (estimate > options.exact_above) {
+        doubts.push_back({4, estimate, &candidate});
       }
     }
   }

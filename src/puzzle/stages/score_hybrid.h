@@ -14,9 +14,10 @@ namespace puzzle {
                                         std::int64_t window, const ScoreOptions& options);
 
 // Candidates whose estimates are not to be trusted, in the order in which they are scored: named
-// pairs, the first layer (where second order fails), the last one (cheap), then those whose
-// estimate is above options.exact_above, the lowest first, since those are the likeliest to be
-// chosen. `estimates`: rows of method gradient.
+// pairs, the first layer (where second order fails), the last one (cheap), those that change a
+// giant token by more than options.exact_giants (second_order.h), then those whose estimate is
+// above options.exact_above, the lowest first, since those are the likeliest to be chosen.
+// `estimates`: rows of method gradient.
 [[nodiscard]] std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
                                                          const std::vector<ScoreRow>& estimates,
                                                          const ModelSpec& parent,

@@ -19,6 +19,9 @@
 namespace puzzle {
 namespace {
 
+// Times the median norm of its window from which on a token is a giant.
+constexpr double kGiantNorm = 10.0;
+
 // What is estimated of a block.
 enum Quantity : std::int64_t { kLinear, kPerSequence, kPerToken, kNumQuantities };
 
@@ -34,6 +37,7 @@ class SecondOrderEstimator {
     for (const SecondOrderLayer& layer : input.layers) {
       sums_.push_back(
           at::zeros({std::ssize(layer.blocks), kNumQuantities, units_.count}, at::kDouble));
+      giant_changes_.emplace_back(layer.evaluated.size(), 0.0);
     }
   }
 
@@ -71,6 +75,9 @@ class SecondOrderEstimator {
     std::vector<SecondOrderEstimates> second_order;
     for (std::size_t i = 0; i < sums_.size(); ++i) {
       context_.communicator.all_reduce_sum(sums_[i]);
+      for (double& change : giant_changes_[i]) {
+        change = context_.communicator.all_reduce_max(change);
+      }
       std::vector<BlockEstimate>& estimates = layers.emplace_back();
       const std::vector<EstimatedBlock>& blocks = input_.layers[i].blocks;
       for (std::size_t b = 0; b < blocks.size(); ++b) {
@@ -83,7 +90,8 @@ class SecondOrderEstimator {
             {.block = blocks[b].block,
              .first_order = mean_of(sums[kLinear]),
              .second_order = {mean_of(sums[kPerSequence]), mean_of(sums[kPerToken])},
-             .combined = {}});
+             .combined = {},
+             .giant_change = giant_change(i, blocks[b])});
         second_order.push_back(estimates.back().second_order);
       }
     }
@@ -100,15 +108,29 @@ class SecondOrderEstimator {
  private:
   // ⟨g, δ⟩ of the evaluated blocks, [C, S (+ 1), B, T]: sampled gradients, then the KL's.
   [[nodiscard]] at::Tensor products(const LayerGradients& gradients,
-                                    const PassContext& pass) const {
+                                    const at::Tensor& changes_BTCD) const {
     at::Tensor directions_SBTD = gradients.sampled_SBTD;
     if (input_.with_kl) {
       directions_SBTD = at::cat({directions_SBTD, gradients.kl_BTD.unsqueeze(0)});
     }
-    const at::Tensor changes_BTCD = at::stack(output_changes(gradients, pass), 2);
     return at::matmul(changes_BTCD, directions_SBTD.permute({1, 2, 3, 0}))
         .to(at::kFloat)
         .permute({2, 3, 0, 1});
+  }
+
+  void add_giant_changes(const LayerGradients& gradients, const at::Tensor& changes_BTCD) {
+    const at::Tensor norms_BT = at::linalg_vector_norm(gradients.output_BTD, 2, {-1});
+    const at::Tensor medians_B1 = std::get<0>(norms_BT.median(-1, /*keepdim=*/true));
+    const at::Tensor is_ordinary_BT = norms_BT <= kGiantNorm * medians_B1;
+    const at::Tensor ratios_BTC =
+        at::linalg_vector_norm(changes_BTCD, 2, {-1}) / norms_BT.unsqueeze(-1);
+    const at::Tensor largest_C = ratios_BTC.masked_fill(is_ordinary_BT.unsqueeze(-1), 0.0)
+                                     .amax({0, 1})
+                                     .to(at::kCPU, at::kDouble);
+    std::vector<double>& largest = giant_changes_[static_cast<std::size_t>(gradients.layer)];
+    for (std::size_t i = 0; i < largest.size(); ++i) {
+      largest[i] = std::max(largest[i], largest_C[static_cast<std::int64_t>(i)].item<double>());
+    }
   }
 
   // δ of the evaluated blocks, [B, T, D] each. Those with the model's attention share its output,
@@ -176,7 +198,9 @@ class SecondOrderEstimator {
     if (blocks.empty()) {
       return;
     }
-    const at::Tensor evaluated = products(gradients, pass);
+    const at::Tensor changes_BTCD = at::stack(output_changes(gradients, pass), 2);
+    add_giant_changes(gradients, changes_BTCD);
+    const at::Tensor evaluated = products(gradients, changes_BTCD);
     for (std::size_t b = 0; b < blocks.size(); ++b) {
       const EstimatedBlock& block = blocks[b];
       const at::Tensor a = block.second < 0 ? evaluated[block.first]
@@ -200,6 +224,13 @@ class SecondOrderEstimator {
     }
   }
 
+  [[nodiscard]] double giant_change(std::size_t layer, const EstimatedBlock& block) const {
+    const std::vector<double>& changes = giant_changes_[layer];
+    const double first = changes[static_cast<std::size_t>(block.first)];
+    return block.second < 0 ? first
+                            : std::max(first, changes[static_cast<std::size_t>(block.second)]);
+  }
+
   [[nodiscard]] ScoreValue mean_of(const at::Tensor& sums) const {
     RatioOfSums ratio(units_.count);
     for (std::int64_t u = 0; u < units_.count; ++u) {
@@ -218,6 +249,7 @@ class SecondOrderEstimator {
   const TokenPart& part_;
   WindowUnits units_;
   std::vector<at::Tensor> sums_;  // by layer [blocks, quantities, units], fp64, CPU
+  std::vector<std::vector<double>> giant_changes_;  // by layer and evaluated block
 };
 
 }  // namespace

@@ -44,6 +44,11 @@ struct BlockEstimate {
   ScoreValue first_order;             // E⟨∇KL, δ⟩; 0 without the KL
   SecondOrderEstimates second_order;  // ½ E⟨g, δ⟩², in two ways
   ScoreValue combined;                // of these two, from all blocks together
+  // Largest ‖δ_t‖ / ‖h_t‖ over tokens whose state h_t at the layer's output is more than 10 times
+  // as long as its window's median; of two blocks, the larger. Near 1 the block removes such a
+  // giant, on which attention in the layers behind relies and which second order does not see. 0:
+  // none.
+  double giant_change = 0.0;
 };
 
 // By layer, in the order of its blocks. Windows are split over ranks, all of which call this; the

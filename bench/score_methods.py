@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Estimated against exact scores on the real parent: one run, all its variants, the same tokens.
+
+    bench/score_methods.py [--tokens 2048] [--share 0.125] [--run FOLDER]
+
+Scores a library of least-squares variants by gradient, by hybrid (without the rounds in which the
+search asks for more) and by replace-one, and prints for the first two the rank correlation with the
+third, over all candidates, and their time as a share of one full forward pass of each candidate.
+That time follows from replace-one's own: it shares the layers before a candidate, so a full pass is
+longer by the ratio of layers passed.
+
+Needs tools/setup.sh --with-parent --with-corpus and make build; SmolLM2 on 2 cores takes about an hour.
+"""
+
+import argparse
+import pathlib
+import sqlite3
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+HEAD_LAYERS = 8  # SmolLM2's head costs as much as this many of its 30 layers (score_exact.h: CandidateWork)
+NUM_LAYERS = 30
+RECIPE = """
+model: {root}/.cache/SmolLM2-135M-Instruct.Q4_1.gguf
+license: apache-2.0
+data:
+  sources: [{root}/.cache/corpus/bible, {root}/.cache/corpus/python-docs, {root}/.cache/corpus/austen, \
+{root}/.cache/corpus/wordnet]
+  window: 256
+  train_tokens: 65536
+  calibration_tokens: 32768
+  scoring_tokens: {tokens}
+  validation_tokens: 4096
+  test_tokens: 4096
+search_space:
+  attention: [parent, kv1, linear, none]
+  ffn: [parent, "0.9", "0.75", "0.6", "0.5", "0.4", "0.25", "0.1", linear, none]
+train_blocks: false
+score:
+  # Estimates and exact scores of what is doubtful; a search would spend the rest on what it chooses.
+  exact_share: {share}
+"""
+
+
+def score(folder, method):
+    """Seconds of the scoring itself, from the run's stage records."""
+    before = scoring_seconds(folder)
+    subprocess.run([ROOT / "build/puzzle", "score", folder / "recipe.yaml", "--run", folder, "--set",
+                    f"score.method={method}"], check=True, stdout=subprocess.DEVNULL)
+    return scoring_seconds(folder) - before
+
+
+def query(folder, text, *values):
+    if not (folder / "run.db").exists():
+        return []
+    with sqlite3.connect(folder / "run.db") as db:
+        return db.execute(text, values).fetchall()
+
+
+def scoring_seconds(folder):
+    return sum(row[0] for row in query(folder, "select seconds from stages where stage = 'score'"))
+
+
+def kl_scores(folder, method):
+    rows = query(folder, "select layer, block, value from scores where metric = 'kl' and method = ?", method)
+    return {(layer, block): value for layer, block, value in rows}
+
+
+def ranks(values):
+    order = sorted(range(len(values)), key=values.__getitem__)
+    result = [0.0] * len(values)
+    for rank, index in enumerate(order):
+        result[index] = float(rank)
+    return result
+
+
+def spearman(a, b):
+    x, y = ranks(a), ranks(b)
+    mean = (len(x) - 1) / 2
+    return sum((p - mean) * (q - mean) for p, q in zip(x, y)) / sum((p - mean) ** 2 for p in x)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--share", type=float, default=0.125, help="score.exact_share")
+    parser.add_argument("--run", type=pathlib.Path, default=ROOT / "runs/bench-score-methods")
+    arguments = parser.parse_args()
+    folder = arguments.run.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(RECIPE.format(root=ROOT, tokens=arguments.tokens, share=arguments.share))
+
+    gradient_s = score(folder, "gradient")
+    hybrid_s = gradient_s + score(folder, "hybrid")
+    doubtful = kl_scores(folder, "replace-one")
+    exact_s = hybrid_s - gradient_s + score(folder, "replace-one")
+    exact = kl_scores(folder, "replace-one")
+    estimates = {name: value for name, value in kl_scores(folder, "gradient").items() if name in exact}
+    hybrid = {**estimates, **doubtful}
+
+    whole = NUM_LAYERS + HEAD_LAYERS
+    passed = sum(NUM_LAYERS - layer + HEAD_LAYERS for layer, _ in exact)
+    full_s = exact_s * len(exact) * whole / passed
+    names = sorted(exact)
+    print(f"{len(names)} candidates, {arguments.tokens} tokens; one full forward pass of each: {full_s:.0f} s, "
+          f"of which exact scores that share layers took {exact_s:.0f} s")
+    for name, values, seconds in (("gradient", estimates, gradient_s), ("hybrid", hybrid, hybrid_s)):
+        correlation = spearman([values[n] for n in names], [exact[n] for n in names])
+        print(f"{name}: {seconds:.0f} s = 1/{full_s / seconds:.1f} of that, Spearman {correlation:.4f}")
+    print(f"hybrid scored {len(doubtful)} candidates exactly")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+#include "puzzle/app/compare.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "puzzle/app/pipeline.h"
+#include "puzzle/arch/cost.h"
+#include "puzzle/base/error.h"
+#include "puzzle/base/hash.h"
+#include "puzzle/base/json.h"
+#include "puzzle/base/log.h"
+#include "puzzle/base/strings.h"
+#include "puzzle/stages/heldout_kl.h"
+
+namespace puzzle {
+namespace {
+
+// Raise when the same inputs give other results.
+constexpr std::int64_t kCompareVersion = 1;
+constexpr const char* kCompareStage = "compare";
+
+std::string trimmed(std::string_view text) {
+  const std::size_t first = text.find_first_not_of(" \t\n");
+  const std::size_t last = text.find_last_not_of(" \t\n");
+  return first == std::string_view::npos ? "" : std::string(text.substr(first, last - first + 1));
+}
+
+CompareCell parse_cell(const std::string& text) {
+  const std::size_t colon = text.find(':');
+  CompareCell cell{.name = trimmed(text.substr(0, colon)), .settings = {}};
+  for (const std::string& setting :
+       split(colon == std::string::npos ? "" : text.substr(colon + 1), ';')) {
+    if (!trimmed(setting).empty()) {
+      cell.settings.push_back(trimmed(setting));
+    }
+  }
+  return cell;
+}
+
+bool is_plain_name(const std::string& name) {
+  constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+  return !name.empty() && name.front() != '.' &&
+         name.find_first_not_of(kAllowed) == std::string::npos;
+}
+
+void check_cells(const CompareGrid& grid) {
+  const std::string file = grid.file.string();
+  if (grid.options.recipe.empty() || grid.cells.empty()) {
+    fail(ErrorKind::kUsage, "{}: expected recipe, a file to start from, and cells to compare",
+         file);
+  }
+  std::set<std::string> names;
+  for (const CompareCell& cell : grid.cells) {
+    if (!is_plain_name(cell.name)) {
+      fail(
+          ErrorKind::kUsage,
+          "{}: cells: '{}' is no name; expected \"name: setting; setting\" with a name of letters, "
+          "digits, '-', '_' and '.'",
+          file, cell.name);
+    }
+    if (!names.insert(cell.name).second) {
+      fail(ErrorKind::kUsage, "{}: cells: '{}' stands twice", file, cell.name);
+    }
+  }
+  if (!names.contains(grid.options.reference)) {
+    fail(ErrorKind::kUsage, "{}: reference: '{}' is none of the cells", file,
+         grid.options.reference);
+  }
+}
+
+Json to_json(const CellResult& result) {
+  return {{"name", result.name},
+          {"settings", result.settings},
+          {"budget", result.budget},
+          {"kl_sums", result.kl_sums},
+          {"unit_tokens", result.unit_tokens},
+          {"parameters", result.parameters},
+          {"metrics", result.metrics},
+          {"predicted", result.predicted}};
+}
+
+CellResult from_record(const StageRecord& record) {
+  const Json detail = parse_json(record.detail_json, "run.db: compare");
+  CellResult result;
+  result.name = detail.at("name").get<std::string>();
+  result.settings = detail.at("settings").get<std::string>();
+  result.budget = detail.at("budget").get<std::string>();
+  result.kl_sums = detail.at("kl_sums").get<std::vector<double>>();
+  result.unit_tokens = detail.at("unit_tokens").get<std::vector<double>>();
+  result.parameters = detail.at("parameters").get<double>();
+  result.metrics = detail.at("metrics").get<std::map<std::string, double>>();
+  result.predicted = detail.at("predicted").get<double>();
+  result.seconds = record.seconds;
+  return result;
+}
+
+RatioOfSums ratio_of(const std::vector<double>& numerators,
+                     const std::vector<double>& denominators) {
+  PUZZLE_CHECK(numerators.size() == denominators.size(), "{} units beside {}", numerators.size(),
+               denominators.size());
+  RatioOfSums ratio(std::ssize(numerators));
+  for (std::size_t unit = 0; unit < numerators.size(); ++unit) {
+    ratio.add(static_cast<std::int64_t>(unit), numerators[unit], denominators[unit]);
+  }
+  return ratio;
+}
+
+// Everything but the KL by units: what the cell is, and what evaluate found.
+CellResult describe(Pipeline& pipeline, const CompareCell& cell) {
+  const ModelSpec& parent = pipeline.parent().weights.spec;
+  const FoundArchitecture& chosen = pipeline.chosen();
+  CellResult result{.name = cell.name, .settings = join(cell.settings, "; ")};
+  result.budget = chosen.budget;
+  result.predicted = chosen.objective;
+  const auto parameters = [](const ModelSpec& spec) {
+    return static_cast<double>(model_cost(spec, ExportTarget::kNative, WeightTypes{}).parameters);
+  };
+  result.parameters = parameters(with_layers(parent, chosen.layers)) / parameters(parent);
+  for (const EvaluationRow& row : pipeline.context().db.evaluations()) {
+    if (row.model == cell.name) {
+      result.metrics[row.task + "/" + row.metric] = row.value;
+    }
+  }
+  return result;
+}
+
+CellResult make_cell(const CompareGrid& grid, const CompareCell& cell, Communicator& communicator,
+                     const std::string& command) {
+  const Stopwatch watch;
+  Pipeline pipeline(cell_recipe(grid, cell), communicator, command, cell.name);
+  pipeline.run_until("evaluate");
+  RunDb& db = pipeline.context().db;
+  const TokenPart test = pipeline.parts().test.limited_to(grid.options.test_tokens);
+  KeyBuilder key;
+  key.add("stage", kCompareStage).add("version", kCompareVersion).add("cell", cell.name);
+  key.add("child", pipeline.child_key()).add("test", test.content_key());
+  const std::string done = communicator.broadcast_string(
+      communicator.is_first() && db.has_stage(key.key()) ? "yes" : "no", 0);
+  if (done == "no") {
+    const std::vector<double> sums =
+        heldout_kl_sums(pipeline.parent(), pipeline.load_child(), test, communicator);
+    if (communicator.is_first()) {
+      CellResult result = describe(pipeline, cell);
+      result.kl_sums = sums;
+      result.unit_tokens = unit_tokens(test);
+      db.put(StageRecord{.key = key.key(),
+                         .stage = kCompareStage,
+                         .what = cell.name,
+                         .seconds = watch.seconds(),
+                         .detail_json = to_json(result).dump()});
+    }
+  }
+  return communicator.is_first() ? from_record(*db.find_stage(key.key())) : CellResult{};
+}
+
+}  // namespace
+
+void CompareOptions::visit(OptionList& list) {
+  list.add("recipe", recipe, "Recipe that all cells start from; relative to this file.");
+  list.add("run", run, "Folder in which all cells run.");
+  list.add("reference", reference, "Cell that the others are compared with; empty: the first.");
+  list.add("set", set, "Settings of all cells, name=value.");
+  list.add("cells", cells, "What is compared: \"name\" or \"name: setting; setting\".");
+  list.add("test_tokens", test_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
+           "Tokens of the test part to compare on; 0 takes all of it.");
+}
+
+CompareGrid load_compare_grid(const std::filesystem::path& file) {
+  CompareGrid grid;
+  grid.file = file;
+  OptionList list;
+  grid.options.visit(list);
+  list.load_yaml(file);
+  for (const std::string& text : grid.options.cells) {
+    grid.cells.push_back(parse_cell(text));
+  }
+  if (grid.options.reference.empty() && !grid.cells.empty()) {
+    grid.options.reference = grid.cells.front().name;
+  }
+  check_cells(grid);
+  return grid;
+}
+
+Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell) {
+  Recipe recipe;
+  OptionList list;
+  recipe.visit(list);
+  list.load_yaml(grid.file.parent_path() / grid.options.recipe);
+  recipe.compare.clear();  // cells are what is compared
+  recipe.run = grid.options.run;
+  for (const std::vector<std::string>* settings : {&grid.options.set, &cell.settings}) {
+    for (const std::string& setting : *settings) {
+      list.set_assignment(setting);
+    }
+  }
+  return recipe;
+}
+
+RatioOfSums::Result CellResult::kl() const { return ratio_of(kl_sums, unit_tokens).result(); }
+
+RatioOfSums::Result CellResult::kl_ratio_to(const CellResult& other) const {
+  return ratio_of(kl_sums, other.kl_sums).result();
+}
+
+std::vector<CellResult> run_compare(const CompareGrid& grid, Communicator& communicator,
+                                    const std::string& command) {
+  std::vector<CellResult> results;
+  for (const CompareCell& cell : grid.cells) {
+    (void)cell_recipe(grid, cell);  // a mistake in the last cell shows before the first one runs
+  }
+  for (const CompareCell& cell : grid.cells) {
+    log_info("compare: {}", cell.name);
+    try {
+      results.push_back(make_cell(grid, cell, communicator, command));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kInfeasible) {
+        fail_with(error.kind(), fmt::format("cell {}: {}", cell.name, error.what()));
+      }
+      log_warning("compare: {}: {}", cell.name, error.what());
+      results.push_back({.name = cell.name, .settings = join(cell.settings, "; ")});
+    }
+  }
+  return results;
+}
+
+}  // namespace puzzle

@@ -1,0 +1,110 @@
+#include "puzzle/app/compare.h"
+
+#include <cmath>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/base/file.h"
+#include "puzzle/base/json.h"
+#include "support/expect_error.h"
+#include "support/temp_dir.h"
+
+namespace puzzle {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct GridFile {
+  CompareGrid load(const std::string& text) {
+    write_text_file(folder / "grid.yaml", text);
+    return load_compare_grid(folder / "grid.yaml");
+  }
+
+  test::TempDir folder;
+};
+
+TEST(Compare, ACellChangesSettingsOfTheCommonRecipe) {
+  GridFile file;
+  write_text_file(file.folder / "base.yaml", "model: a.gguf\nseed: 3\ncompare: [greedy]\n");
+  const CompareGrid grid = file.load(
+      "recipe: base.yaml\nrun: here\nset: [seed=4, threads=2]\n"
+      "cells: [ours, \"paper: init_library.init=paper;  search.budgets=[parameters <= 0.5x] \"]\n");
+  EXPECT_EQ(grid.options.reference, "ours");
+  ASSERT_EQ(grid.cells.size(), 2U);
+  EXPECT_THAT(grid.cells[1].settings,
+              ElementsAre("init_library.init=paper", "search.budgets=[parameters <= 0.5x]"));
+  const Recipe ours = cell_recipe(grid, grid.cells[0]);
+  EXPECT_EQ(ours.model, "a.gguf");
+  EXPECT_EQ(ours.run, "here");
+  EXPECT_EQ(ours.seed, 4);
+  EXPECT_TRUE(ours.compare.empty());
+  EXPECT_EQ(ours.init_library.init, "least-squares");
+  const Recipe paper = cell_recipe(grid, grid.cells[1]);
+  EXPECT_EQ(paper.threads, 2);
+  EXPECT_EQ(paper.init_library.init, "paper");
+  EXPECT_THAT(paper.search.budgets, ElementsAre("parameters <= 0.5x"));
+}
+
+TEST(Compare, MistakesInAGridAreNamed) {
+  GridFile file;
+  const auto refused = [&](const std::string& text, const std::string& message) {
+    EXPECT_PUZZLE_ERROR((void)file.load(text), ErrorKind::kUsage, message);
+  };
+  refused("cells: [a]", "expected recipe");
+  refused("recipe: base.yaml", "cells to compare");
+  refused("recipe: base.yaml\ncells: [\"a/b: seed=1\"]", "'a/b' is no name");
+  refused("recipe: base.yaml\ncells: [a, \"a: seed=1\"]", "'a' stands twice");
+  refused("recipe: base.yaml\ncells: [a]\nreference: b", "'b' is none of the cells");
+  refused("recipe: base.yaml\ncell: [a]", "cell");
+}
+
+std::vector<CellResult> made_up_results() {
+  CellResult ours{.name = "ours", .settings = ""};
+  ours.kl_sums = {4.0, 9.0, 2.0};
+  ours.unit_tokens = {10.0, 20.0, 10.0};
+  ours.parameters = 0.75;
+  ours.metrics = {{"held-out text/perplexity", 12.5}, {"held-out text/kl", 0.375}};
+  CellResult other{.name = "other", .settings = "seed=1"};
+  other.kl_sums = {9.0, 17.0, 4.0};
+  other.unit_tokens = ours.unit_tokens;
+  return {ours, other, {.name = "none", .settings = "seed=2"}};
+}
+
+// Over units u: r = Σa/Σb with the variance Σ (a_u − r b_u)² · n/(n − 1) / (Σb)².
+TEST(Compare, RatiosArePairedUnitByUnit) {
+  const std::vector<CellResult> results = made_up_results();
+  EXPECT_DOUBLE_EQ(results[0].kl().value, 15.0 / 40.0);
+  const RatioOfSums::Result ratio = results[1].kl_ratio_to(results[0]);
+  EXPECT_DOUBLE_EQ(ratio.value, 2.0);
+  const double squares = 1.0 * 1.0 + 1.0 * 1.0 + 0.0;  // 9 − 8, 17 − 18, 4 − 4
+  EXPECT_NEAR(ratio.standard_error, std::sqrt(squares * 3.0 / 2.0) / 15.0, 1e-12);
+}
+
+TEST(Compare, ThePageShowsEveryCell) {
+  CompareGrid grid;
+  grid.file = "folder/widths.yaml";
+  grid.options.recipe = "base.yaml";
+  grid.options.reference = "ours";
+  grid.options.set = {"threads=2"};
+  const std::string page = compare_page(grid, made_up_results(), "puzzle compare widths.yaml");
+  EXPECT_THAT(page, HasSubstr("# widths\n"));
+  EXPECT_THAT(page, HasSubstr("`puzzle compare widths.yaml`"));
+  EXPECT_THAT(page, HasSubstr("| ours | 0.3750 ± "));
+  EXPECT_THAT(page, HasSubstr("| 1 | 0.000 | 0.750 | 12.5 |"));
+  EXPECT_THAT(page, HasSubstr("| 2.000 [1.774, 2.226] |"));
+  EXPECT_THAT(page, HasSubstr("| none | no child meets the budgets |"));
+  EXPECT_THAT(page, HasSubstr("base.yaml; `threads=2`."));
+  EXPECT_THAT(page, HasSubstr("- other: `seed=1`"));
+  EXPECT_THAT(page, Not(HasSubstr("held-out text/kl |"))) << "there is a column of its own";
+  const Json json = compare_json(grid, made_up_results());
+  EXPECT_EQ(json.at("cells").size(), 3U);
+  EXPECT_DOUBLE_EQ(json.at("cells").at(1).at("kl_ratio").at("value").get<double>(), 2.0);
+  EXPECT_FALSE(json.at("cells").at(2).contains("kl"));
+}
+
+}  // namespace
+}  // namespace puzzle

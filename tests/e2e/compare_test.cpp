@@ -1,0 +1,89 @@
+// A grid of recipes in one folder.
+#include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "e2e/tiny_run.h"
+
+namespace puzzle {
+namespace {
+
+using test::ProgramResult;
+using test::run_program;
+using ::testing::HasSubstr;
+
+struct Grid {
+  Grid() {
+    test::make_run_inputs(folder.path());
+    std::vector<std::string> words = test::run_arguments("run", folder.path(), folder / "unused");
+    test::add_training(words);
+    words.push_back("--print-config");
+    const ProgramResult config = run_program(words);
+    EXPECT_EQ(config.exit_code, 0) << config.err;
+    write_text_file(folder / "base.yaml", config.out);
+    write_text_file(
+        folder / "grid.yaml",
+        "recipe: base.yaml\ncells:\n  - ours\n  - \"paper: init_library.init=paper; "
+        "score.method=replace-one; repair_child=false\"\n  - \"uniform: "
+        "search.method=uniform\"\n  - \"tiny: search.budgets=[parameters <= 0.01x]\"\n");
+  }
+  [[nodiscard]] std::vector<std::string> words(std::vector<std::string> more = {}) const {
+    std::vector<std::string> all = {"compare", (folder / "grid.yaml").string(), "--run",
+                                    (folder / "cells").string()};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  [[nodiscard]] std::size_t num_libraries() const {
+    namespace fs = std::filesystem;
+    return static_cast<std::size_t>(
+        std::distance(fs::directory_iterator(folder / "cells/library"), fs::directory_iterator()));
+  }
+
+  test::TempDir folder;
+};
+
+TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
+  const Grid grid;
+  const ProgramResult first = run_program(grid.words({"--json"}));
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_THAT(first.err, HasSubstr("compare: tiny: "));
+  const Json cells = parse_json(first.out, "stdout").at("cells");
+  ASSERT_EQ(cells.size(), 4U);
+  EXPECT_EQ(cells.at(0).at("kl_ratio").at("value"), 1.0);
+  EXPECT_GT(cells.at(1).at("kl").at("value").get<double>(), 0.0);
+  EXPECT_LE(cells.at(2).at("parameters").get<double>(), 0.9);
+  EXPECT_FALSE(cells.at(3).contains("kl"));
+  // One library as initialised and one trained, for ours and uniform together, and two of the
+  // paper's.
+  EXPECT_EQ(grid.num_libraries(), 4U);
+  for (const char* child : {"ours", "ours-repaired", "paper", "uniform", "uniform-assembled"}) {
+    EXPECT_TRUE(std::filesystem::exists(grid.folder / "cells/children" / child)) << child;
+  }
+  const std::string page = read_text_file(grid.folder / "cells/compare.md");
+  EXPECT_THAT(page, HasSubstr("| paper | "));
+  EXPECT_THAT(page, HasSubstr("held-out text/perplexity"));
+
+  const ProgramResult again = run_program(grid.words({"--json"}));
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(parse_json(again.out, "stdout"), parse_json(first.out, "stdout"));
+
+  const ProgramResult other = run_program(grid.words(
+      {"--set", "distill_child.num_tokens=2048", "--output", (grid.folder / "page.md").string()}));
+  ASSERT_EQ(other.exit_code, 0) << other.err;
+  EXPECT_EQ(grid.num_libraries(), 4U);
+  EXPECT_EQ(read_text_file(grid.folder / "page.md"), other.out);
+}
+
+TEST(Compare, AMistakeInTheLastCellShowsBeforeTheFirstRuns) {
+  const Grid grid;
+  write_text_file(grid.folder / "grid.yaml",
+                  "recipe: base.yaml\ncells: [ours, \"wrong: init_library.inti=paper\"]\n");
+  const ProgramResult result = run_program(grid.words());
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("init_library.inti"));
+  EXPECT_FALSE(std::filesystem::exists(grid.folder / "cells"));
+}
+
+}  // namespace
+}  // namespace puzzle
