@@ -62,6 +62,12 @@ TEST_F(Validate, NamesEveryProblemAtOnce) {
   }
 }
 
+TEST_F(Validate, WhereRecipesShareAFileSettingsMayDecideNothing) {
+  set("measure.table=t.json");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "measure.table has no effect");
+  EXPECT_NO_THROW(validate(recipe_, spec_, UselessSettings::kLetPass));
+}
+
 TEST_F(Validate, TwoSetsOfOneNameAreRefused) {
   set("evaluate.minimal_pairs=[/nowhere/a/test.jsonl]");
   set("evaluate.last_word=[/nowhere/b/test.txt]");

@@ -37,11 +37,11 @@ std::string resolved_yaml(const Recipe& recipe) {
 
 // What a run starts from: the licence where only the parent's files say it, and a baseline search
 // for every child to compare with.
-Recipe complete_recipe(Recipe recipe) {
+Recipe complete_recipe(Recipe recipe, UselessSettings useless) {
   if (recipe.model.empty()) {
     fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
   }
-  validate(recipe, load_model_spec(recipe.model));
+  validate(recipe, load_model_spec(recipe.model), useless);
   if (recipe.license.empty()) {
     recipe.license = license_of(recipe.model);
   }
@@ -96,9 +96,17 @@ std::size_t stage_index(const std::string& name) {
   return static_cast<std::size_t>(found - names.begin());
 }
 
+Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command)
+    : Pipeline(complete_recipe(recipe, UselessSettings::kRefuse), kChild, communicator, command) {}
+
 Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command,
                    std::string child_name)
-    : recipe_(complete_recipe(recipe)), child_name_(std::move(child_name)) {
+    : Pipeline(complete_recipe(recipe, UselessSettings::kLetPass), std::move(child_name),
+               communicator, command) {}
+
+Pipeline::Pipeline(const Recipe& complete_recipe, std::string child_name,
+                   Communicator& communicator, const std::string& command)
+    : recipe_(complete_recipe), child_name_(std::move(child_name)) {
   // Ranks of one machine share its cores as their launcher said.
   if (recipe_.threads > 0 || communicator.size() == 1) {
     set_num_threads(recipe_.threads);
@@ -286,6 +294,7 @@ void Pipeline::settle_scores() {
     const SearchResult found = search(*context_, *parent_, space_, recipe_.scenario, measured_.rows,
                                       quick, child_source());
     std::vector<Architecture> chosen;
+    chosen.reserve(found.found.size());
     for (const FoundArchitecture& architecture : found.found) {
       chosen.push_back(architecture.layers);
     }

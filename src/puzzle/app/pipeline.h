@@ -41,10 +41,11 @@ class Pipeline {
 
   // Opens the run folder, removes what killed writers left there, writes recipe.yaml and the facts
   // of the run. Throws as validate().
-  // A child of another name lies beside those that other recipes made in the same folder; only runs
-  // up to evaluate know it (compare.h).
+  Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command);
+  // One of several recipes that run in one folder, up to evaluate at most (compare.h): its child
+  // has a name of its own, and settings that decide nothing are let pass.
   Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command,
-           std::string child_name = kChild);
+           std::string child_name);
   ~Pipeline();
 
   // Runs every stage up to and including `last`, and records seconds and peak memory of each that
@@ -85,6 +86,9 @@ class Pipeline {
     const FoundArchitecture* found = nullptr;
     Library library;
   };
+
+  Pipeline(const Recipe& complete_recipe, std::string child_name, Communicator& communicator,
+           const std::string& command);
 
   void init_library_stage();
   void distill_blocks_stage();

@@ -317,9 +317,9 @@ Work distill_child_work(const Recipe& recipe, const ModelSpec& spec, double chil
                     (child_fraction * (kTrainingPasses + recomputed)) * layers;
   const std::int64_t steps =
       options.num_tokens / std::max<std::int64_t>(1, options.batch_windows * window);
-  const auto validated =
-      static_cast<double>(std::min(options.validation_tokens, recipe.data.validation_tokens) *
-                          (1 + steps / std::max<std::int64_t>(1, options.validate_every)));
+  const std::int64_t validations = 1 + steps / std::max<std::int64_t>(1, options.validate_every);
+  const auto validated = static_cast<double>(
+      std::min(options.validation_tokens, recipe.data.validation_tokens) * validations);
   return tokens * step + validated * ((1.0 + child_fraction) * layers + 2.0 * head);
 }
 

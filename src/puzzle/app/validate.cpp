@@ -28,7 +28,7 @@ class Validator {
  public:
   Validator(const Recipe& recipe, const ModelSpec& parent) : recipe_(recipe), parent_(parent) {}
 
-  void check_all() {
+  void check_all(UselessSettings useless) {
     attempt([&] { space_ = make_search_space(recipe_.search_space, parent_); });
     check_data();
     check_layers("init_library.layers", recipe_.init_library.layers);
@@ -44,8 +44,10 @@ class Validator {
     check_measure();
     check_export();
     check_evaluate();
-    for (const std::string& sentence : unused_settings(recipe_)) {
-      add(sentence);
+    if (useless == UselessSettings::kRefuse) {
+      for (const std::string& sentence : unused_settings(recipe_)) {
+        add(sentence);
+      }
     }
     check_search();
   }
@@ -207,9 +209,9 @@ class Validator {
 
 }  // namespace
 
-void validate(const Recipe& recipe, const ModelSpec& parent) {
+void validate(const Recipe& recipe, const ModelSpec& parent, UselessSettings useless) {
   Validator validator(recipe, parent);
-  validator.check_all();
+  validator.check_all(useless);
   validator.throw_if_any();
 }
 

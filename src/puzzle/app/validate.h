@@ -10,8 +10,10 @@ namespace puzzle {
 // once: names, paths, budgets that no child of the search space can meet, formats that cannot hold
 // the parent, settings that contradict each other or decide nothing. Relative paths count from the
 // current folder. Throws Error(kUsage) listing every problem; Error(kInfeasible) where budgets are
-// the only one.
-void validate(const Recipe& recipe, const ModelSpec& parent);
+// the only one. Settings that decide nothing are let pass where several recipes share a file.
+enum class UselessSettings { kRefuse, kLetPass };
+void validate(const Recipe& recipe, const ModelSpec& parent,
+              UselessSettings useless = UselessSettings::kRefuse);
 
 // The programs outside this one that the stages up to `last` run. Throws Error(kIo) where one is
 // missing, with advice.

@@ -44,10 +44,12 @@ class ConfigReader {
   ModelSpec read();
 
  private:
-  std::string key(std::string_view name) const { return fmt::format("{}.{}", architecture_, name); }
-  bool has(std::string_view name) const { return file_.has(key(name)); }
-  double real(std::string_view name, double fallback) const;
-  bool has_tensor(std::int64_t layer, std::string_view part) const {
+  [[nodiscard]] std::string key(std::string_view name) const {
+    return fmt::format("{}.{}", architecture_, name);
+  }
+  [[nodiscard]] bool has(std::string_view name) const { return file_.has(key(name)); }
+  [[nodiscard]] double real(std::string_view name, double fallback) const;
+  [[nodiscard]] bool has_tensor(std::int64_t layer, std::string_view part) const {
     return file_.find_tensor(fmt::format("blk.{}.{}", layer, part)) != nullptr;
   }
 
@@ -59,8 +61,8 @@ class ConfigReader {
   void read_vocabulary(ModelSpec& spec) const;
   void read_layers(ModelSpec& spec) const;
   void read_head_dim(ModelSpec& spec) const;
-  BlockSpec written_block(std::int64_t layer) const;
-  RopeSpec read_rope(const ModelSpec& spec) const;
+  [[nodiscard]] BlockSpec written_block(std::int64_t layer) const;
+  [[nodiscard]] RopeSpec read_rope(const ModelSpec& spec) const;
   void read_yarn(const ModelSpec& spec, RopeSpec& rope) const;
   void read_frequency_divisors(const ModelSpec& spec, RopeSpec& rope) const;
   void read_biases(ModelSpec& spec) const;

@@ -66,10 +66,10 @@ struct LoweredReader {
   const GgufFile& file;
   std::int64_t layer;
 
-  const StoredTensor* find(std::string_view part) const {
+  [[nodiscard]] const StoredTensor* find(std::string_view part) const {
     return file.find_tensor(fmt::format("blk.{}.{}", layer, part));
   }
-  bool has_ffn_bias() const {
+  [[nodiscard]] bool has_ffn_bias() const {
     return find("ffn_gate.bias") != nullptr || find("ffn_up.bias") != nullptr ||
            find("ffn_down.bias") != nullptr;
   }

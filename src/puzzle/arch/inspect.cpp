@@ -73,7 +73,7 @@ void add_sub_block(PartTable& table, Part part, const PartCost& cost, std::int64
 }
 
 std::string rope_summary(const RopeSpec& rope) {
-  const std::string base = fmt::format("{}, base {}", rope_kind_name(rope.kind), rope.theta);
+  std::string base = fmt::format("{}, base {}", rope_kind_name(rope.kind), rope.theta);
   if (rope.kind == RopeKind::kDefault) {
     return base;
   }

@@ -80,10 +80,12 @@ std::string human_seconds(double seconds) {
   if (total < 3600) {
     return fmt::format("{} min {:02d} s", total / 60, total % 60);
   }
-  if (total < 72 * 3600) {
+  constexpr std::int64_t kDay = 86'400;
+  if (total < 3 * kDay) {
     return fmt::format("{} h {:02d} min", total / 3600, total % 3600 / 60);
   }
-  return fmt::format("{} days", human_count(static_cast<double>(total / 86400)));
+  const std::int64_t days = total / kDay;
+  return fmt::format("{} days", human_count(static_cast<double>(days)));
 }
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {

@@ -234,7 +234,7 @@ void check_enough_windows(const std::array<std::int64_t, kNumParts>& needed, std
 
 }  // namespace
 
-TokenParts split_tokens(std::shared_ptr<const TokenFile> file, const DataOptions& options) {
+TokenParts split_tokens(const std::shared_ptr<const TokenFile>& file, const DataOptions& options) {
   PUZZLE_CHECK(options.window >= 2 && options.group_windows >= 1, "window {}, group {}",
                options.window, options.group_windows);
   std::vector<WindowRow> rows = make_window_rows(*file, options);

@@ -96,7 +96,7 @@ struct TokenParts {
 // Throws Error(kUsage) where the corpora hold fewer windows than the parts need: what there is,
 // what each part takes, and what to change. A part of 0 tokens (and train, if nothing is left) is
 // empty.
-[[nodiscard]] TokenParts split_tokens(std::shared_ptr<const TokenFile> file,
+[[nodiscard]] TokenParts split_tokens(const std::shared_ptr<const TokenFile>& file,
                                       const DataOptions& options);
 
 }  // namespace puzzle

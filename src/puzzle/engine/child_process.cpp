@@ -214,7 +214,7 @@ std::optional<std::filesystem::path> find_program(const std::string& name) {
   }
   const char* folders = ::getenv("PATH");
   for (const std::string& folder : split(folders == nullptr ? "" : folders, ':')) {
-    const std::filesystem::path path = std::filesystem::path(folder.empty() ? "." : folder) / name;
+    std::filesystem::path path = std::filesystem::path(folder.empty() ? "." : folder) / name;
     if (is_executable_file(path)) {
       return path;
     }

@@ -102,6 +102,8 @@ void encode_q4_1(const float* in, std::byte* out) {
   const float inverse = inverse_scale(scale);
   std::array<std::uint8_t, kEncodedBlock> q;
   for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    // As llama.cpp rounds, which lround() does not.
+    // NOLINTNEXTLINE(bugprone-incorrect-roundings)
     const auto value = static_cast<std::int32_t>((in[i] - low) * inverse + 0.5F);
     q[i] = static_cast<std::uint8_t>(std::min(15, value));
   }
