@@ -64,6 +64,8 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
   EXPECT_THAT(page, HasSubstr("| paper | "));
   EXPECT_THAT(page, HasSubstr("held-out text/perplexity"));
 
+  EXPECT_THAT(read_text_file(grid.folder / "cells/report.html"), HasSubstr("Recipes compared"));
+
   const ProgramResult again = run_program(grid.words({"--json"}));
   ASSERT_EQ(again.exit_code, 0) << again.err;
   EXPECT_EQ(parse_json(again.out, "stdout"), parse_json(first.out, "stdout"));

@@ -43,17 +43,17 @@ void compare(const CompareArguments& arguments, GlobalOptions& global) {
                           arguments.settings.end());
   const CommunicatorOptions options = cell_recipe(grid, grid.cells.front()).communicator;
   const std::unique_ptr<Communicator> communicator = make_communicator(options);
-  const std::vector<CellResult> results = run_compare(grid, *communicator, global.command);
+  const Comparison comparison = run_compare(grid, *communicator, global.command);
   if (!communicator->is_first()) {
     return;
   }
-  const std::string page = compare_page(grid, results, global.command);
+  const std::string page = compare_page(grid, comparison, global.command);
   const std::filesystem::path folder = grid.options.run;
   write_text_file(
       arguments.output.empty() ? folder / "compare.md" : std::filesystem::path(arguments.output),
       page);
   if (global.json) {
-    print_json(global, compare_json(grid, results));
+    print_json(global, compare_json(comparison));
   } else {
     print_text(page);
   }

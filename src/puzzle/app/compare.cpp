@@ -13,6 +13,8 @@
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
+#include "puzzle/report/run_report.h"
+#include "puzzle/results/run_db.h"
 #include "puzzle/stages/heldout_kl.h"
 
 namespace puzzle {
@@ -72,48 +74,11 @@ void check_cells(const CompareGrid& grid) {
   }
 }
 
-Json to_json(const CellResult& result) {
-  return {{"name", result.name},
-          {"settings", result.settings},
-          {"budget", result.budget},
-          {"kl_sums", result.kl_sums},
-          {"unit_tokens", result.unit_tokens},
-          {"parameters", result.parameters},
-          {"metrics", result.metrics},
-          {"predicted", result.predicted}};
-}
-
-CellResult from_record(const StageRecord& record) {
-  const Json detail = parse_json(record.detail_json, "run.db: compare");
-  CellResult result;
-  result.name = detail.at("name").get<std::string>();
-  result.settings = detail.at("settings").get<std::string>();
-  result.budget = detail.at("budget").get<std::string>();
-  result.kl_sums = detail.at("kl_sums").get<std::vector<double>>();
-  result.unit_tokens = detail.at("unit_tokens").get<std::vector<double>>();
-  result.parameters = detail.at("parameters").get<double>();
-  result.metrics = detail.at("metrics").get<std::map<std::string, double>>();
-  result.predicted = detail.at("predicted").get<double>();
-  result.seconds = record.seconds;
-  return result;
-}
-
-RatioOfSums ratio_of(const std::vector<double>& numerators,
-                     const std::vector<double>& denominators) {
-  PUZZLE_CHECK(numerators.size() == denominators.size(), "{} units beside {}", numerators.size(),
-               denominators.size());
-  RatioOfSums ratio(std::ssize(numerators));
-  for (std::size_t unit = 0; unit < numerators.size(); ++unit) {
-    ratio.add(static_cast<std::int64_t>(unit), numerators[unit], denominators[unit]);
-  }
-  return ratio;
-}
-
 // Everything but the KL by units: what the cell is, and what evaluate found.
-CellResult describe(Pipeline& pipeline, const CompareCell& cell) {
+ComparedCell describe(Pipeline& pipeline, const CompareCell& cell) {
   const ModelSpec& parent = pipeline.parent().weights.spec;
   const FoundArchitecture& chosen = pipeline.chosen();
-  CellResult result{.name = cell.name, .settings = join(cell.settings, "; ")};
+  ComparedCell result{.name = cell.name, .settings = join(cell.settings, "; ")};
   result.budget = chosen.budget;
   result.predicted = chosen.objective;
   const auto parameters = [](const ModelSpec& spec) {
@@ -128,8 +93,8 @@ CellResult describe(Pipeline& pipeline, const CompareCell& cell) {
   return result;
 }
 
-CellResult make_cell(const CompareGrid& grid, const CompareCell& cell, Communicator& communicator,
-                     const std::string& command) {
+ComparedCell make_cell(const CompareGrid& grid, const CompareCell& cell, Communicator& communicator,
+                       const std::string& command) {
   const Stopwatch watch;
   Pipeline pipeline(cell_recipe(grid, cell), communicator, command, cell.name);
   pipeline.run_until("evaluate");
@@ -141,20 +106,39 @@ CellResult make_cell(const CompareGrid& grid, const CompareCell& cell, Communica
   const std::string done = communicator.broadcast_string(
       communicator.is_first() && db.has_stage(key.key()) ? "yes" : "no", 0);
   if (done == "no") {
+    const Stopwatch kl_watch;
     const std::vector<double> sums =
         heldout_kl_sums(pipeline.parent(), pipeline.load_child(), test, communicator);
     if (communicator.is_first()) {
-      CellResult result = describe(pipeline, cell);
+      ComparedCell result = describe(pipeline, cell);
       result.kl_sums = sums;
       result.unit_tokens = unit_tokens(test);
+      result.seconds = watch.seconds();
       db.put(StageRecord{.key = key.key(),
                          .stage = kCompareStage,
                          .what = cell.name,
-                         .seconds = watch.seconds(),
+                         .seconds = kl_watch.seconds(),  // the stages have records of their own
                          .detail_json = to_json(result).dump()});
     }
   }
-  return communicator.is_first() ? from_record(*db.find_stage(key.key())) : CellResult{};
+  if (!communicator.is_first()) {
+    return {};
+  }
+  const Json detail = parse_json(db.find_stage(key.key())->detail_json, "run.db: compare");
+  return parse_compared_cell(detail, "run.db: compare");
+}
+
+// What there is so far, once the reference is.
+void record(const CompareGrid& grid, const Comparison& comparison) {
+  const std::filesystem::path folder = grid.options.run;
+  if (std::ranges::find(comparison.cells, comparison.reference, &ComparedCell::name) ==
+          comparison.cells.end() ||
+      !std::filesystem::exists(folder / "run.db")) {
+    return;
+  }
+  RunDb db(folder / "run.db");
+  put_comparison(db, comparison);
+  write_report(db, folder / "report.html");
 }
 
 }  // namespace
@@ -200,31 +184,28 @@ Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell) {
   return recipe;
 }
 
-RatioOfSums::Result CellResult::kl() const { return ratio_of(kl_sums, unit_tokens).result(); }
-
-RatioOfSums::Result CellResult::kl_ratio_to(const CellResult& other) const {
-  return ratio_of(kl_sums, other.kl_sums).result();
-}
-
-std::vector<CellResult> run_compare(const CompareGrid& grid, Communicator& communicator,
-                                    const std::string& command) {
-  std::vector<CellResult> results;
+Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
+                       const std::string& command) {
+  Comparison comparison{grid.options.reference, {}};
   for (const CompareCell& cell : grid.cells) {
     (void)cell_recipe(grid, cell);  // a mistake in the last cell shows before the first one runs
   }
   for (const CompareCell& cell : grid.cells) {
     log_info("compare: {}", cell.name);
     try {
-      results.push_back(make_cell(grid, cell, communicator, command));
+      comparison.cells.push_back(make_cell(grid, cell, communicator, command));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kInfeasible) {
         fail_with(error.kind(), fmt::format("cell {}: {}", cell.name, error.what()));
       }
       log_warning("compare: {}: {}", cell.name, error.what());
-      results.push_back({.name = cell.name, .settings = join(cell.settings, "; ")});
+      comparison.cells.push_back({.name = cell.name, .settings = join(cell.settings, "; ")});
+    }
+    if (communicator.is_first()) {
+      record(grid, comparison);
     }
   }
-  return results;
+  return comparison;
 }
 
 }  // namespace puzzle

@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -18,8 +17,7 @@
 
 #include "puzzle/app/recipe.h"
 #include "puzzle/dist/communicator.h"
-#include "puzzle/results/run_db.h"
-#include "puzzle/stages/ratio_of_sums.h"
+#include "puzzle/results/comparison.h"
 
 namespace puzzle {
 
@@ -53,34 +51,15 @@ struct CompareGrid {
 // The recipe of a cell. Throws as OptionList for settings that do not exist.
 [[nodiscard]] Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell);
 
-struct CellResult {
-  std::string name;
-  std::string settings{};  // "; " between them
-  std::string budget{};    // what it had to meet, for people
-  // Of units that are the same for all cells: Σ KL(parent ‖ child) in nats, and tokens.
-  std::vector<double> kl_sums{};
-  std::vector<double> unit_tokens{};
-  double parameters = 0.0;                  // as a fraction of the parent's
-  std::map<std::string, double> metrics{};  // "held-out text/perplexity", "blimp/accuracy", …
-  double predicted = 0.0;                   // sum of scores
-  double seconds = 0.0;                     // of what no cell before had made
-
-  [[nodiscard]] RatioOfSums::Result kl() const;  // nats per token
-  // KL over that of another cell, paired.
-  [[nodiscard]] RatioOfSums::Result kl_ratio_to(const CellResult& other) const;
-};
-
 // Runs the cells that are not done yet, in order. A cell that no child satisfies (exit code 5)
-// leaves an empty `kl_sums` and a warning. Throws as Pipeline, with the cell's name.
-[[nodiscard]] std::vector<CellResult> run_compare(const CompareGrid& grid,
-                                                  Communicator& communicator,
-                                                  const std::string& command);
+// leaves an empty `kl_sums` and a warning. What there is after each cell is in run.db and on its
+// report page. Throws as Pipeline, with the cell's name. Cells are rank 0's; empty on others.
+[[nodiscard]] Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
+                                     const std::string& command);
 
 // A Markdown page: the table, and how it was made.
-[[nodiscard]] std::string compare_page(const CompareGrid& grid,
-                                       const std::vector<CellResult>& results,
+[[nodiscard]] std::string compare_page(const CompareGrid& grid, const Comparison& comparison,
                                        const std::string& command);
-[[nodiscard]] nlohmann::json compare_json(const CompareGrid& grid,
-                                          const std::vector<CellResult>& results);
+[[nodiscard]] nlohmann::json compare_json(const Comparison& comparison);
 
 }  // namespace puzzle

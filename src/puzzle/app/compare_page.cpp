@@ -13,35 +13,10 @@
 namespace puzzle {
 namespace {
 
-constexpr double kNormal95 = 1.96;  // standard errors on each side of a 95 % interval
-
-const CellResult& reference_of(const CompareGrid& grid, const std::vector<CellResult>& results) {
-  const auto found = std::ranges::find(results, grid.options.reference, &CellResult::name);
-  PUZZLE_CHECK(found != results.end(), "no cell {}", grid.options.reference);
-  return *found;
-}
-
-bool is_comparable(const CellResult& cell, const CellResult& reference) {
-  return !cell.kl_sums.empty() && cell.unit_tokens == reference.unit_tokens;
-}
-
-std::string ratio_text(const CellResult& cell, const CellResult& reference) {
-  if (!is_comparable(cell, reference)) {
-    return "-";
-  }
-  if (&cell == &reference) {
-    return "1";
-  }
-  const RatioOfSums::Result ratio = cell.kl_ratio_to(reference);
-  const double half = kNormal95 * ratio.standard_error;
-  return fmt::format("{:.3f} [{:.3f}, {:.3f}]", ratio.value, ratio.value - half,
-                     ratio.value + half);
-}
-
 // Metrics that any cell has, but for differences and those that the columns show.
-std::vector<std::string> shown_metrics(const std::vector<CellResult>& results) {
+std::vector<std::string> shown_metrics(const Comparison& comparison) {
   std::vector<std::string> names;
-  for (const CellResult& cell : results) {
+  for (const ComparedCell& cell : comparison.cells) {
     for (const auto& [name, value] : cell.metrics) {
       const bool is_shown =
           name.ends_with("/perplexity") || name.ends_with("/top1") || name.ends_with("/accuracy");
@@ -54,15 +29,15 @@ std::vector<std::string> shown_metrics(const std::vector<CellResult>& results) {
   return names;
 }
 
-std::string row_text(const CellResult& cell, const CellResult& reference,
+std::string row_text(const Comparison& comparison, const ComparedCell& cell,
                      const std::vector<std::string>& metrics) {
   if (cell.kl_sums.empty()) {
     return fmt::format("| {} | no child meets the budgets |\n", cell.name);
   }
-  const RatioOfSums::Result kl = cell.kl();
+  const SumRatio kl = cell.kl();
   std::string row =
       fmt::format("| {} | {:.4f} ± {:.4f} | {} | {:.3f} | {:.3f} |", cell.name, kl.value,
-                  kl.standard_error, ratio_text(cell, reference), cell.predicted, cell.parameters);
+                  kl.standard_error, ratio_text(comparison, cell), cell.predicted, cell.parameters);
   for (const std::string& name : metrics) {
     const auto found = cell.metrics.find(name);
     row += found == cell.metrics.end() ? " - |" : fmt::format(" {:.4g} |", found->second);
@@ -72,10 +47,9 @@ std::string row_text(const CellResult& cell, const CellResult& reference,
 
 }  // namespace
 
-std::string compare_page(const CompareGrid& grid, const std::vector<CellResult>& results,
+std::string compare_page(const CompareGrid& grid, const Comparison& comparison,
                          const std::string& command) {
-  const CellResult& reference = reference_of(grid, results);
-  const std::vector<std::string> metrics = shown_metrics(results);
+  const std::vector<std::string> metrics = shown_metrics(comparison);
   std::string page = fmt::format(
       "# {}\n\nWritten by `{}` (puzzle {}). KL: nats per token from the parent to the child, on "
       "test "
@@ -92,15 +66,15 @@ std::string compare_page(const CompareGrid& grid, const std::vector<CellResult>&
     rule += " --- |";
   }
   page += " time |\n" + rule + " --- |\n";
-  for (const CellResult& cell : results) {
-    page += row_text(cell, reference, metrics);
+  for (const ComparedCell& cell : comparison.cells) {
+    page += row_text(comparison, cell, metrics);
   }
   page += "\n## Settings\n\nAll cells: " + grid.options.recipe;
   for (const std::string& setting : grid.options.set) {
     page += "; `" + setting + "`";
   }
   page += ".\n\n";
-  for (const CellResult& cell : results) {
+  for (const ComparedCell& cell : comparison.cells) {
     page += fmt::format("- {}: {}", cell.name,
                         cell.settings.empty() ? "as that" : "`" + cell.settings + "`");
     page += cell.budget.empty() ? "\n" : fmt::format(" ({})\n", cell.budget);
@@ -110,26 +84,26 @@ std::string compare_page(const CompareGrid& grid, const std::vector<CellResult>&
   return page;
 }
 
-Json compare_json(const CompareGrid& grid, const std::vector<CellResult>& results) {
-  const CellResult& reference = reference_of(grid, results);
+Json compare_json(const Comparison& comparison) {
   Json cells = Json::array();
-  for (const CellResult& cell : results) {
+  for (const ComparedCell& cell : comparison.cells) {
     Json entry = {{"name", cell.name}, {"settings", cell.settings}};
+    const auto add = [&](const char* name, const SumRatio& ratio) {
+      entry[name] = {{"value", ratio.value}, {"standard_error", ratio.standard_error}};
+    };
     if (!cell.kl_sums.empty()) {
-      const RatioOfSums::Result kl = cell.kl();
-      entry["kl"] = {{"value", kl.value}, {"standard_error", kl.standard_error}};
+      add("kl", cell.kl());
       entry["parameters"] = cell.parameters;
       entry["predicted"] = cell.predicted;
       entry["metrics"] = cell.metrics;
       entry["seconds"] = cell.seconds;
     }
-    if (is_comparable(cell, reference)) {
-      const RatioOfSums::Result ratio = cell.kl_ratio_to(reference);
-      entry["kl_ratio"] = {{"value", ratio.value}, {"standard_error", ratio.standard_error}};
+    if (const auto ratio = cell.kl_ratio_to(comparison.reference_cell())) {
+      add("kl_ratio", *ratio);
     }
     cells.push_back(std::move(entry));
   }
-  return {{"reference", grid.options.reference}, {"cells", std::move(cells)}};
+  return {{"reference", comparison.reference}, {"cells", std::move(cells)}};
 }
 
 }  // namespace puzzle

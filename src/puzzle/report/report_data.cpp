@@ -56,6 +56,7 @@ ReportData load_report_data(const RunDb& db) {
   data.models = db.models();
   data.evaluations = db.evaluations();
   data.throughput = db.throughput();
+  data.comparison = load_comparison(db);
   return data;
 }
 

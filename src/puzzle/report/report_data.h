@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "puzzle/results/comparison.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/results/run_db.h"
 
@@ -29,6 +30,7 @@ struct ReportData {
   std::vector<ModelRow> models;
   std::vector<EvaluationRow> evaluations;
   std::vector<ThroughputRow> throughput;
+  std::optional<Comparison> comparison{};  // of `puzzle compare`
 };
 
 // Current rows only.

@@ -47,6 +47,9 @@ std::string render_report(const RunDb& db) {
                    comparison_section(data),
                    time_section(data),
                    recipe_section(data)};
+  if (data.comparison) {
+    page.sections.insert(page.sections.begin(), cells_section(data));
+  }
   page.footer = "Written by puzzle report from run.db, which holds every number on this page.";
   return render_page(page);
 }

@@ -31,22 +31,7 @@ void RatioOfSums::add_windows(std::span<const std::int64_t> units, const at::Ten
 }
 
 RatioOfSums::Result RatioOfSums::result() const {
-  double n = 0.0;
-  double d = 0.0;
-  double units = 0.0;
-  for (std::size_t i = 0; i < numerators_.size(); ++i) {
-    n += numerators_[i];
-    d += denominators_[i];
-    units += denominators_[i] > 0.0 ? 1.0 : 0.0;
-  }
-  const double ratio = d > 0.0 ? n / d : 0.0;
-  double square = 0.0;
-  for (std::size_t i = 0; i < numerators_.size(); ++i) {
-    const double residual = numerators_[i] - ratio * denominators_[i];
-    square += residual * residual;
-  }
-  const double error = units > 1.0 && d > 0.0 ? std::sqrt(square * units / (units - 1.0)) / d : 0.0;
-  return {ratio, error, static_cast<std::int64_t>(d)};
+  return ratio_of_sums(numerators_, denominators_);
 }
 
 RatioOfSums::Result RatioOfSums::result(Communicator& communicator) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "puzzle/dist/communicator.h"
+#include "puzzle/results/sum_ratio.h"
 
 namespace at {
 class Tensor;
@@ -28,11 +29,7 @@ class RatioOfSums {
   void add_windows(std::span<const std::int64_t> units, const at::Tensor& values_N,
                    const at::Tensor& counted_N);
 
-  struct Result {
-    double value = 0.0;           // Σ numerators / Σ denominators; 0 where there are none
-    double standard_error = 0.0;  // by the delta method; 0 for fewer than two units
-    std::int64_t count = 0;       // Σ denominators
-  };
+  using Result = SumRatio;
 
   // Of what was added here.
   [[nodiscard]] Result result() const;

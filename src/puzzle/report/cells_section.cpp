@@ -1,0 +1,72 @@
+// The cells of `puzzle compare`: several recipes, one child each.
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "puzzle/base/strings.h"
+#include "puzzle/report/number.h"
+#include "puzzle/report/sections.h"
+
+namespace puzzle {
+namespace {
+
+std::string cells_chart(const Comparison& comparison) {
+  BarChart chart;
+  chart.text = {"cells", "KL of every cell's child",
+                "Bars of the KL from the parent to each cell's child; lines are one standard error "
+                "to each side."};
+  chart.value_label = "KL, nats per token";
+  chart.series = {{"KL", 0, {}}};
+  for (const ComparedCell& cell : comparison.cells) {
+    if (!cell.kl_sums.empty()) {
+      const SumRatio kl = cell.kl();
+      chart.groups.push_back(cell.name);
+      chart.series[0].values.push_back(
+          BarValue{kl.value, kl.value - kl.standard_error, kl.value + kl.standard_error});
+    }
+  }
+  return render_chart(chart);
+}
+
+TableRow cell_row(const Comparison& comparison, const ComparedCell& cell) {
+  if (cell.kl_sums.empty()) {
+    return {{cell.name, "no child meets the budgets", "–", "–", "–", "–", cell.settings}};
+  }
+  const SumRatio kl = cell.kl();
+  const std::string settings = cell.settings.empty() ? "–" : cell.settings;
+  return {{cell.name, format_with_error(kl.value, kl.standard_error), ratio_text(comparison, cell),
+           format_significant(cell.predicted), format_percent(cell.parameters),
+           human_seconds(cell.seconds), settings},
+          cell.name == comparison.reference};
+}
+
+}  // namespace
+
+PageSection cells_section(const ReportData& data) {
+  PageSection section{
+      "cells", "Recipes compared",
+      "Children of several recipes on text that nothing else saw. The ratio is to the highlighted "
+      "cell, unit of text by unit of text, with its 95 % interval; predicted is the search's sum "
+      "of "
+      "scores; time is that of what no cell above had made.",
+      ""};
+  Markup out;
+  out.raw(cells_chart(*data.comparison));
+  std::vector<TableRow> rows;
+  for (const ComparedCell& cell : data.comparison->cells) {
+    rows.push_back(cell_row(*data.comparison, cell));
+  }
+  add_table(out,
+            {{"cell", false},
+             {"KL"},
+             {"ratio"},
+             {"predicted"},
+             {"parameters"},
+             {"time"},
+             {"settings", false}},
+            rows);
+  section.body = out.str();
+  return section;
+}
+
+}  // namespace puzzle

@@ -1,0 +1,104 @@
+#include "puzzle/results/comparison.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/json.h"
+#include "puzzle/results/run_db.h"
+
+namespace puzzle {
+namespace {
+
+constexpr const char* kComparisonMeta = "comparison";
+constexpr double kNormal95 = 1.96;  // standard errors on each side of a 95 % interval
+
+}  // namespace
+
+SumRatio ComparedCell::kl() const { return ratio_of_sums(kl_sums, unit_tokens); }
+
+std::optional<SumRatio> ComparedCell::kl_ratio_to(const ComparedCell& other) const {
+  if (kl_sums.empty() || other.kl_sums.empty() || unit_tokens != other.unit_tokens) {
+    return std::nullopt;
+  }
+  return ratio_of_sums(kl_sums, other.kl_sums);
+}
+
+const ComparedCell& Comparison::reference_cell() const {
+  const auto found = std::ranges::find(cells, reference, &ComparedCell::name);
+  PUZZLE_CHECK(found != cells.end(), "no cell {}", reference);
+  return *found;
+}
+
+Json to_json(const ComparedCell& cell) {
+  return {
+      {"name", cell.name},       {"settings", cell.settings},       {"budget", cell.budget},
+      {"kl_sums", cell.kl_sums}, {"unit_tokens", cell.unit_tokens}, {"parameters", cell.parameters},
+      {"metrics", cell.metrics}, {"predicted", cell.predicted},     {"seconds", cell.seconds}};
+}
+
+ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
+  try {
+    ComparedCell cell;
+    value.at("name").get_to(cell.name);
+    value.at("settings").get_to(cell.settings);
+    value.at("budget").get_to(cell.budget);
+    value.at("kl_sums").get_to(cell.kl_sums);
+    value.at("unit_tokens").get_to(cell.unit_tokens);
+    value.at("parameters").get_to(cell.parameters);
+    value.at("metrics").get_to(cell.metrics);
+    value.at("predicted").get_to(cell.predicted);
+    value.at("seconds").get_to(cell.seconds);
+    return cell;
+  } catch (const Json::exception& error) {
+    fail(ErrorKind::kFormat, "{}: {}", place, error.what());
+  }
+}
+
+void put_comparison(RunDb& db, const Comparison& comparison) {
+  Json cells = Json::array();
+  for (const ComparedCell& cell : comparison.cells) {
+    cells.push_back(to_json(cell));
+  }
+  db.put_meta(kComparisonMeta, Json{{"reference", comparison.reference}, {"cells", cells}}.dump());
+}
+
+std::optional<Comparison> load_comparison(const RunDb& db) {
+  const std::optional<std::string> text = db.meta(kComparisonMeta);
+  if (!text) {
+    return std::nullopt;
+  }
+  const std::string place = db.path().filename().string() + ": meta " + kComparisonMeta;
+  const Json value = parse_json(*text, place);
+  Comparison comparison;
+  comparison.reference = json_string(value, "reference", place);
+  if (!value.contains("cells") || !value["cells"].is_array()) {
+    fail(ErrorKind::kFormat, "{}: expected cells", place);
+  }
+  for (const Json& cell : value["cells"]) {
+    comparison.cells.push_back(parse_compared_cell(cell, place));
+  }
+  if (std::ranges::find(comparison.cells, comparison.reference, &ComparedCell::name) ==
+      comparison.cells.end()) {
+    fail(ErrorKind::kFormat, "{}: the reference '{}' is none of the cells", place,
+         comparison.reference);
+  }
+  return comparison;
+}
+
+std::string ratio_text(const Comparison& comparison, const ComparedCell& cell) {
+  if (cell.name == comparison.reference && !cell.kl_sums.empty()) {
+    return "1";
+  }
+  const std::optional<SumRatio> ratio = cell.kl_ratio_to(comparison.reference_cell());
+  if (!ratio) {
+    return "–";
+  }
+  const double half = kNormal95 * ratio->standard_error;
+  return fmt::format("{:.3f} [{:.3f}, {:.3f}]", ratio->value, ratio->value - half,
+                     ratio->value + half);
+}
+
+}  // namespace puzzle

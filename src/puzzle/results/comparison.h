@@ -1,0 +1,55 @@
+// Children of several recipes side by side, as `puzzle compare` leaves them in run.db's meta table.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "puzzle/results/sum_ratio.h"
+
+namespace puzzle {
+
+class RunDb;
+
+// One recipe and its child. `kl_sums` is empty where no child meets the budgets.
+struct ComparedCell {
+  std::string name{};
+  std::string settings{};  // "; " between them
+  std::string budget{};    // what it had to meet, for people
+  // Of independent units of test text, the same for all cells: Σ KL(parent ‖ child) in nats, and
+  // tokens.
+  std::vector<double> kl_sums{};
+  std::vector<double> unit_tokens{};
+  double parameters = 0.0;                  // as a fraction of the parent's
+  std::map<std::string, double> metrics{};  // "held-out text/perplexity", "blimp/accuracy", …
+  double predicted = 0.0;                   // sum of scores
+  double seconds = 0.0;                     // of what no cell before had made
+
+  [[nodiscard]] SumRatio kl() const;  // nats per token
+  // KL over another cell's, paired; empty where one has none or they are not of the same text.
+  [[nodiscard]] std::optional<SumRatio> kl_ratio_to(const ComparedCell& other) const;
+};
+
+struct Comparison {
+  std::string reference;  // name of the cell that the others are compared with
+  std::vector<ComparedCell> cells;
+
+  [[nodiscard]] const ComparedCell& reference_cell() const;
+};
+
+[[nodiscard]] nlohmann::json to_json(const ComparedCell& cell);
+// Throws Error(kFormat).
+[[nodiscard]] ComparedCell parse_compared_cell(const nlohmann::json& value,
+                                               const std::string& place);
+
+void put_comparison(RunDb& db, const Comparison& comparison);
+// Empty where nothing was compared. Throws Error(kFormat) for damaged values.
+[[nodiscard]] std::optional<Comparison> load_comparison(const RunDb& db);
+
+// "1.234 [1.100, 1.368]": the ratio with its 95 % interval; "1" for the reference, "–" without one.
+[[nodiscard]] std::string ratio_text(const Comparison& comparison, const ComparedCell& cell);
+
+}  // namespace puzzle

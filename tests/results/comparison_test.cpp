@@ -1,0 +1,71 @@
+#include "puzzle/results/comparison.h"
+
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "puzzle/results/run_db.h"
+#include "support/expect_error.h"
+#include "support/temp_dir.h"
+
+namespace puzzle {
+namespace {
+
+Comparison three_cells() {
+  ComparedCell ours{.name = "ours", .settings = "seed=1", .budget = "parameters <= 0.8x"};
+  ours.kl_sums = {4.0, 9.0, 2.0};
+  ours.unit_tokens = {10.0, 20.0, 10.0};
+  ours.parameters = 0.75;
+  ours.metrics = {{"held-out text/perplexity", 12.5}};
+  ours.predicted = 0.5;
+  ours.seconds = 7.0;
+  ComparedCell other{.name = "other"};
+  other.kl_sums = {9.0, 17.0, 4.0};
+  other.unit_tokens = ours.unit_tokens;
+  return {"ours", {ours, other, {.name = "none"}}};
+}
+
+// r = Σa/Σb has the variance Σ (a_u − r b_u)² · n/(n − 1) / (Σb)².
+TEST(Comparison, RatiosArePairedUnitByUnit) {
+  const Comparison comparison = three_cells();
+  EXPECT_DOUBLE_EQ(comparison.cells[0].kl().value, 15.0 / 40.0);
+  const SumRatio ratio = comparison.cells[1].kl_ratio_to(comparison.reference_cell()).value();
+  EXPECT_DOUBLE_EQ(ratio.value, 2.0);
+  const double squares = 1.0 * 1.0 + 1.0 * 1.0 + 0.0;  // 9 − 8, 17 − 18, 4 − 4
+  EXPECT_NEAR(ratio.standard_error, std::sqrt(squares * 3.0 / 2.0) / 15.0, 1e-12);
+  EXPECT_EQ(ratio_text(comparison, comparison.cells[0]), "1");
+  EXPECT_EQ(ratio_text(comparison, comparison.cells[1]), "2.000 [1.774, 2.226]");
+  EXPECT_EQ(ratio_text(comparison, comparison.cells[2]), "–");
+  ComparedCell elsewhere = comparison.cells[1];
+  elsewhere.unit_tokens[0] = 11.0;
+  EXPECT_FALSE(elsewhere.kl_ratio_to(comparison.reference_cell()).has_value());
+}
+
+TEST(Comparison, ComesBackFromTheDatabase) {
+  const test::TempDir folder;
+  RunDb db(folder / "run.db");
+  EXPECT_FALSE(load_comparison(db).has_value());
+  const Comparison put = three_cells();
+  put_comparison(db, put);
+  const Comparison got = load_comparison(db).value();
+  EXPECT_EQ(got.reference, "ours");
+  ASSERT_EQ(got.cells.size(), 3U);
+  EXPECT_EQ(got.cells[0].kl_sums, put.cells[0].kl_sums);
+  EXPECT_EQ(got.cells[0].unit_tokens, put.cells[0].unit_tokens);
+  EXPECT_EQ(got.cells[0].metrics, put.cells[0].metrics);
+  EXPECT_EQ(got.cells[0].settings, "seed=1");
+  EXPECT_EQ(got.cells[0].budget, "parameters <= 0.8x");
+  EXPECT_EQ(got.cells[0].parameters, 0.75);
+  EXPECT_EQ(got.cells[0].predicted, 0.5);
+  EXPECT_EQ(got.cells[0].seconds, 7.0);
+  EXPECT_TRUE(got.cells[2].kl_sums.empty());
+  for (const char* broken :
+       {"[]", "{}", "{\"reference\": \"a\"}", "{\"reference\": \"a\", \"cells\": []}",
+        "{\"reference\": \"a\", \"cells\": [{\"name\": \"a\"}]}"}) {
+    db.put_meta("comparison", broken);
+    EXPECT_PUZZLE_ERROR((void)load_comparison(db), ErrorKind::kFormat, "meta comparison");
+  }
+}
+
+}  // namespace
+}  // namespace puzzle
