@@ -1,6 +1,8 @@
 #include "puzzle/stages/score_hybrid.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -22,6 +24,7 @@ struct HybridRun : test::ScoredRun {
   HybridRun() {
     options.method = "hybrid";
     options.exact_above = 1e9;
+    options.exact_every = 0;
     options.exact_share = 100.0;
   }
   ScoreResult run(RunContext& where) const {
@@ -107,6 +110,34 @@ TEST(ScoreHybrid, SoIsWhatChangesGiantTokens) {
   EXPECT_EQ(doubtful[17].block.name(), "kv4/w32");
   run.options.exact_giants = 0.3;
   EXPECT_EQ(doubtful_candidates(candidates, estimates, spec, run.options).size(), 24U);
+}
+
+TEST(ScoreHybrid, SoIsTheMedianOfEachKindInEveryFewLayers) {
+  HybridRun run;
+  run.options.exact_every = 1;
+  (void)run.run(run.context);
+  std::map<double, std::string> attention, ffn;
+  for (const ScoreRow& row : run.db.scores()) {
+    if (row.layer == 1 && row.method == "gradient" && row.metric == "kl") {
+      const BlockSpec block = parse_block(row.block);
+      const BlockSpec& own = run.parent.weights.spec.layers[1];
+      if (block.ffn == own.ffn) {
+        attention[row.value] = row.block;
+      } else if (block.attention == own.attention) {
+        ffn[row.value] = row.block;
+      }
+    }
+  }
+  ASSERT_EQ(attention.size(), 4U);
+  ASSERT_EQ(ffn.size(), 4U);
+  const std::set<std::string> exact = HybridRun::exact(run.db);
+  EXPECT_EQ(exact.size(), 16U + 2U);
+  EXPECT_TRUE(exact.contains("1:" + std::next(attention.begin(), 2)->second));
+  EXPECT_TRUE(exact.contains("1:" + std::next(ffn.begin(), 2)->second));
+  HybridRun other;
+  other.options.exact_every = 2;  // the first and the last layer have theirs
+  (void)other.run(other.context);
+  EXPECT_EQ(other.num_exact(), 16);
 }
 
 TEST(ScoreHybrid, TheBudgetIsKept) {

@@ -78,6 +78,39 @@ TEST(ScoreTable, ExactScoresGoBeforeEstimates) {
   EXPECT_EQ(value("kv1/w32"), 7.0);
 }
 
+TEST(ScoreTable, EstimatesAreCorrectedByTheMedianFactorOfTheirKind) {
+  std::vector<ScoreRow> rows;
+  const auto both = [&](std::int64_t layer, const std::string& block, double estimate,
+                        double factor) {
+    rows.push_back(row(layer, block, "kl", estimate, 0.01));
+    rows.back().method = "gradient";
+    if (factor > 0.0) {
+      rows.push_back(row(layer, block, "kl", estimate * factor, 0.02));
+    }
+  };
+  const ModelSpec parent = test::tiny_spec(6);
+  both(0, "kv1/w96", 0.1, 50.0);  // the first and the last layer do not count
+  both(5, "kv1/w96", 0.1, 60.0);
+  both(1, "kv1/w96", 0.1, 1.5);
+  both(2, "kv1/w96", 0.3, 1.4);
+  both(1, "kv4/w32", 0.1, 1.1);
+  both(2, "kv4/w32", 0.2, 1.2);
+  both(3, "kv1/w96", 0.2, 0.0);
+  both(3, "kv4/w32", 0.4, 0.0);
+  const auto table = [&] { return ScoreTable(rows, parent, "kl"); };
+  EXPECT_EQ(table().factors().attention, 1.0) << "two are too few";
+  EXPECT_EQ(table().block(3, parse_block("kv1/w96")).value, 0.2);
+  both(4, "none/w96", 0.5, 9.0);
+  both(3, "none/w96", 0.5, 1.6);
+  both(4, "kv4/w32", 0.2, 0.9);
+  EXPECT_NEAR(table().factors().attention, std::sqrt(1.5 * 1.6), 1e-12);
+  EXPECT_NEAR(table().factors().ffn, 1.1, 1e-12);
+  EXPECT_NEAR(table().block(3, parse_block("kv1/w96")).value, 0.2 * std::sqrt(2.4), 1e-12);
+  EXPECT_NEAR(table().block(3, parse_block("kv4/w32")).value, 0.44, 1e-12);
+  EXPECT_NEAR(table().block(3, parse_block("kv4/w32")).standard_error, 0.011, 1e-12);
+  EXPECT_NEAR(table().block(2, parse_block("kv1/w96")).value, 0.42, 1e-12) << "exact";
+}
+
 TEST(ScoreTable, AgreementIsTurnedRoundSoThatLowerIsBetter) {
   const ScoreTable table(rows(), test::tiny_spec(2), "top1");
   EXPECT_DOUBLE_EQ(table.block(0, parse_block("kv1/w96")).value, 0.25);

@@ -90,6 +90,7 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
       {"score.hidden_mib", scores_text && scoring != "gradient", "score.method is " + scoring},
       {"score.samples", estimates, "score.method is " + scoring},
       {"score.exact_above", scoring == "hybrid", "score.method is " + scoring},
+      {"score.exact_every", scoring == "hybrid", "score.method is " + scoring},
       {"score.exact_giants", scoring == "hybrid", "score.method is " + scoring},
       {"score.exact_share", scoring == "hybrid", "score.method is " + scoring},
       {"score.sets.", !scores_text, "score.method is " + scoring}};

@@ -41,6 +41,9 @@ void ScoreOptions::visit(OptionList& list) {
   list.add(
       "exact_above", exact_above, Range<double>{0.0, 1e6},
       "Hybrid scores exactly what it estimates above this, in nats: second order fails there.");
+  list.add("exact_every", exact_every, Range<std::int64_t>{0, kMaxLayers},
+           "Hybrid scores exactly an attention and an FFN variant of median damage in every n-th "
+           "layer, and corrects the other estimates by the factor found; 0: in none.");
   list.add(
       "exact_giants", exact_giants, Range<double>{0.0, 1e6},
       "Hybrid also scores exactly what changes a giant token's state by more than this part of "

@@ -16,6 +16,11 @@ bool is_whole_block(const Candidate& candidate, const ModelSpec& parent) {
   return candidate.block.attention != own.attention && candidate.block.ffn != own.ffn;
 }
 
+bool is_attention_variant(const Candidate& candidate, const ModelSpec& parent) {
+  return candidate.block.attention !=
+         parent.layers[static_cast<std::size_t>(candidate.layer)].attention;
+}
+
 }  // namespace
 
 std::int64_t exact_budget(const LayerCandidates& candidates, const ModelSpec& parent,
@@ -44,19 +49,31 @@ std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
   };
   std::vector<Doubt> doubts;
   for (const auto& layer : candidates) {
+    std::vector<Doubt> attention, ffn;  // estimates that seem fine
     for (const Candidate& candidate : layer) {
       const std::pair name(candidate.layer, candidate.block.name());
       const double estimate = value.at(name);
+      const auto doubt = [&](int rank) { doubts.push_back({rank, estimate, &candidate}); };
       if (is_whole_block(candidate, parent)) {
-        doubts.push_back({0, estimate, &candidate});
+        doubt(0);
       } else if (candidate.layer == 0) {
-        doubts.push_back({1, estimate, &candidate});
+        doubt(1);
       } else if (candidate.layer + 1 == parent.num_layers()) {
-        doubts.push_back({2, estimate, &candidate});
+        doubt(2);
       } else if (giant_change.at(name) > options.exact_giants) {
-        doubts.push_back({3, estimate, &candidate});
+        doubt(4);
       } else if (estimate > options.exact_above) {
-        doubts.push_back({4, estimate, &candidate});
+        doubt(5);
+      } else {
+        (is_attention_variant(candidate, parent) ? attention : ffn)
+            .push_back({3, estimate, &candidate});
+      }
+    }
+    for (std::vector<Doubt>* fine : {&attention, &ffn}) {
+      if (options.exact_every > 0 && !fine->empty() &&
+          fine->front().candidate->layer % options.exact_every == 0) {
+        std::ranges::stable_sort(*fine, {}, &Doubt::estimate);
+        doubts.push_back((*fine)[fine->size() / 2]);
       }
     }
   }

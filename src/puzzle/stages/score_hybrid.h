@@ -13,11 +13,12 @@ namespace puzzle {
 [[nodiscard]] std::int64_t exact_budget(const LayerCandidates& candidates, const ModelSpec& parent,
                                         std::int64_t window, const ScoreOptions& options);
 
-// Candidates whose estimates are not to be trusted, in the order in which they are scored: named
-// pairs, the first layer (where second order fails), the last one (cheap), those that change a
-// giant token by more than options.exact_giants (second_order.h), then those whose estimate is
-// above options.exact_above, the lowest first, since those are the likeliest to be chosen.
-// `estimates`: rows of method gradient.
+// Candidates to score exactly, in this order: named pairs, the first layer (where second order
+// fails), the last one (cheap), of every options.exact_every-th layer between them one attention
+// and one FFN variant of median estimate (so that score_table.h learns by what factor estimates are
+// off), those that change a giant token by more than options.exact_giants (second_order.h), then
+// those whose estimate is above options.exact_above, the lowest first, since those are the
+// likeliest to be chosen. `estimates`: rows of method gradient.
 [[nodiscard]] std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
                                                          const std::vector<ScoreRow>& estimates,
                                                          const ModelSpec& parent,

@@ -10,6 +10,15 @@ namespace puzzle {
 namespace {
 
 constexpr const char* kAgreement = "top1";
+constexpr std::size_t kLeastForAFactor = 3;
+
+double median_factor(std::vector<double> ratios) {
+  if (ratios.size() < kLeastForAFactor) {
+    return 1.0;
+  }
+  std::sort(ratios.begin(), ratios.end());
+  return std::sqrt(ratios[(ratios.size() - 1) / 2] * ratios[ratios.size() / 2]);
+}
 
 }  // namespace
 
@@ -32,6 +41,23 @@ ScoreTable::ScoreTable(const std::vector<ScoreRow>& rows, const ModelSpec& paren
       target[{row.layer, parse_block(row.block)}] = {value, row.standard_error};
     }
   }
+  factors_ = find_factors();
+}
+
+ScoreTable::Factors ScoreTable::find_factors() const {
+  std::vector<double> attention;
+  std::vector<double> ffn;
+  for (const auto& [name, estimate] : estimated_) {
+    const auto& [layer, block] = name;
+    const BlockSpec& own = parent_.at(static_cast<std::size_t>(layer));
+    const bool is_half = block.attention == own.attention || block.ffn == own.ffn;
+    const auto exact = exact_.find(name);
+    if (is_half && layer > 0 && layer + 1 < std::ssize(parent_) && exact != exact_.end() &&
+        estimate.value > 0.0 && exact->second.value > 0.0) {
+      (block.ffn == own.ffn ? attention : ffn).push_back(exact->second.value / estimate.value);
+    }
+  }
+  return {median_factor(attention), median_factor(ffn)};
 }
 
 ScoreValue ScoreTable::block(std::int64_t layer, const BlockSpec& block) const {
@@ -54,10 +80,13 @@ ScoreValue ScoreTable::block(std::int64_t layer, const BlockSpec& block) const {
 }
 
 ScoreValue ScoreTable::half(std::int64_t layer, const BlockSpec& block) const {
-  for (const Rows* rows : {&exact_, &estimated_}) {
-    if (const auto found = rows->find({layer, block}); found != rows->end()) {
-      return found->second;
-    }
+  if (const auto found = exact_.find({layer, block}); found != exact_.end()) {
+    return found->second;
+  }
+  if (const auto found = estimated_.find({layer, block}); found != estimated_.end()) {
+    const bool is_attention = block.ffn == parent_.at(static_cast<std::size_t>(layer)).ffn;
+    const double factor = is_attention ? factors_.attention : factors_.ffn;
+    return {found->second.value * factor, found->second.standard_error * factor};
   }
   fail(ErrorKind::kUsage,
        "score: layer {} has no {} score for {}; run `puzzle score` with the same search space and "
