@@ -110,22 +110,23 @@ ComparedCell make_cell(const CompareGrid& grid, const CompareCell& cell, Communi
     const std::vector<double> sums =
         heldout_kl_sums(pipeline.parent(), pipeline.load_child(), test, communicator);
     if (communicator.is_first()) {
-      ComparedCell result = describe(pipeline, cell);
-      result.kl_sums = sums;
-      result.unit_tokens = unit_tokens(test);
-      result.seconds = watch.seconds();
+      const Json detail = {{"kl_sums", sums}, {"seconds", watch.seconds()}};
       db.put(StageRecord{.key = key.key(),
                          .stage = kCompareStage,
                          .what = cell.name,
                          .seconds = kl_watch.seconds(),  // the stages have records of their own
-                         .detail_json = to_json(result).dump()});
+                         .detail_json = detail.dump()});
     }
   }
   if (!communicator.is_first()) {
     return {};
   }
   const Json detail = parse_json(db.find_stage(key.key())->detail_json, "run.db: compare");
-  return parse_compared_cell(detail, "run.db: compare");
+  ComparedCell result = describe(pipeline, cell);
+  result.kl_sums = detail.at("kl_sums").get<std::vector<double>>();
+  result.seconds = detail.at("seconds").get<double>();
+  result.unit_tokens = unit_tokens(test);
+  return result;
 }
 
 // What there is so far, once the reference is.
