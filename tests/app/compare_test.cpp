@@ -1,5 +1,7 @@
 #include "puzzle/app/compare.h"
 
+#include <filesystem>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -45,6 +47,19 @@ TEST(Compare, ACellChangesSettingsOfTheCommonRecipe) {
   EXPECT_EQ(paper.threads, 2);
   EXPECT_EQ(paper.init_library.init, "paper");
   EXPECT_THAT(paper.search.budgets, ElementsAre("parameters <= 0.5x"));
+}
+
+TEST(Compare, TheProjectsGridsAreSound) {
+  const std::filesystem::path folder = std::filesystem::path(PUZZLE_SOURCE_DIR) / "recipes/grids";
+  std::size_t cells = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const CompareGrid grid = load_compare_grid(entry.path());
+    for (const CompareCell& cell : grid.cells) {
+      EXPECT_NO_THROW((void)cell_recipe(grid, cell)) << entry.path() << ": " << cell.name;
+      ++cells;
+    }
+  }
+  EXPECT_GE(cells, 10U);
 }
 
 TEST(Compare, MistakesInAGridAreNamed) {
