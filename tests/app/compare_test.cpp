@@ -8,12 +8,14 @@
 
 #include "puzzle/base/file.h"
 #include "puzzle/base/json.h"
+#include "results/made_up_comparison.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
 namespace {
 
+using test::made_up_comparison;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -75,25 +77,15 @@ TEST(Compare, MistakesInAGridAreNamed) {
   refused("recipe: base.yaml\ncell: [a]", "cell");
 }
 
-Comparison made_up_comparison() {
-  ComparedCell ours{.name = "ours"};
-  ours.kl_sums = {4.0, 9.0, 2.0};
-  ours.unit_tokens = {10.0, 20.0, 10.0};
-  ours.parameters = 0.75;
-  ours.metrics = {{"held-out text/perplexity", 12.5}, {"held-out text/kl", 0.375}};
-  ComparedCell other{.name = "other", .settings = "seed=1"};
-  other.kl_sums = {9.0, 17.0, 4.0};
-  other.unit_tokens = ours.unit_tokens;
-  return {"ours", {ours, other, {.name = "none", .settings = "seed=2"}}};
-}
-
 TEST(Compare, ThePageShowsEveryCell) {
   CompareGrid grid;
   grid.file = "folder/widths.yaml";
   grid.options.recipe = "base.yaml";
   grid.options.reference = "ours";
   grid.options.set = {"threads=2"};
-  const std::string page = compare_page(grid, made_up_comparison(), "puzzle compare widths.yaml");
+  Comparison comparison = made_up_comparison();
+  comparison.cells[0].predicted = 0.0;
+  const std::string page = compare_page(grid, comparison, "puzzle compare widths.yaml");
   EXPECT_THAT(page, HasSubstr("# widths\n"));
   EXPECT_THAT(page, HasSubstr("`puzzle compare widths.yaml`"));
   EXPECT_THAT(page, HasSubstr("| ours | 0.3750 ± "));

@@ -8,10 +8,10 @@
 #include <gtest/gtest.h>
 
 #include "puzzle/base/file.h"
-#include "puzzle/results/comparison.h"
 #include "puzzle/results/run_db.h"
 #include "report/check_page.h"
 #include "report/synthetic_run.h"
+#include "results/made_up_comparison.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
@@ -61,13 +61,9 @@ TEST(RunReport, ShowsTheRecipesThatWereCompared) {
   RunDb db(folder / "run.db");
   test::fill_synthetic_run(db, {.num_layers = 4, .is_long = false});
   EXPECT_THAT(render_report(db), Not(HasSubstr("Recipes compared")));
-  ComparedCell ours{.name = "ours"};
-  ours.kl_sums = {4.0, 9.0, 2.0};
-  ours.unit_tokens = {10.0, 20.0, 10.0};
-  ComparedCell other{.name = "<other>", .settings = "search.budgets=[parameters <= 0.5x]"};
-  other.kl_sums = {9.0, 17.0, 4.0};
-  other.unit_tokens = ours.unit_tokens;
-  put_comparison(db, {"ours", {ours, other, {.name = "tiny"}}});
+  Comparison comparison = test::made_up_comparison();
+  comparison.cells[1].name = "<other>";
+  put_comparison(db, comparison);
   const std::string page = render_report(db);
   expect_sound_page(page);
   EXPECT_THAT(page, HasSubstr("Recipes compared"));

@@ -5,29 +5,18 @@
 #include <gtest/gtest.h>
 
 #include "puzzle/results/run_db.h"
+#include "results/made_up_comparison.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
 namespace {
 
-Comparison three_cells() {
-  ComparedCell ours{.name = "ours", .settings = "seed=1", .budget = "parameters <= 0.8x"};
-  ours.kl_sums = {4.0, 9.0, 2.0};
-  ours.unit_tokens = {10.0, 20.0, 10.0};
-  ours.parameters = 0.75;
-  ours.metrics = {{"held-out text/perplexity", 12.5}};
-  ours.predicted = 0.5;
-  ours.seconds = 7.0;
-  ComparedCell other{.name = "other"};
-  other.kl_sums = {9.0, 17.0, 4.0};
-  other.unit_tokens = ours.unit_tokens;
-  return {"ours", {ours, other, {.name = "none"}}};
-}
+using test::made_up_comparison;
 
 // r = Σa/Σb has the variance Σ (a_u − r b_u)² · n/(n − 1) / (Σb)².
 TEST(Comparison, RatiosArePairedUnitByUnit) {
-  const Comparison comparison = three_cells();
+  const Comparison comparison = made_up_comparison();
   EXPECT_DOUBLE_EQ(comparison.cells[0].kl().value, 15.0 / 40.0);
   const SumRatio ratio = comparison.cells[1].kl_ratio_to(comparison.reference_cell()).value();
   EXPECT_DOUBLE_EQ(ratio.value, 2.0);
@@ -45,7 +34,7 @@ TEST(Comparison, ComesBackFromTheDatabase) {
   const test::TempDir folder;
   RunDb db(folder / "run.db");
   EXPECT_FALSE(load_comparison(db).has_value());
-  const Comparison put = three_cells();
+  const Comparison put = made_up_comparison();
   put_comparison(db, put);
   const Comparison got = load_comparison(db).value();
   EXPECT_EQ(got.reference, "ours");

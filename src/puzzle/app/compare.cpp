@@ -24,19 +24,14 @@ namespace {
 constexpr std::int64_t kCompareVersion = 1;
 constexpr const char* kCompareStage = "compare";
 
-std::string trimmed(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(" \t\n");
-  const std::size_t last = text.find_last_not_of(" \t\n");
-  return first == std::string_view::npos ? "" : std::string(text.substr(first, last - first + 1));
-}
-
 CompareCell parse_cell(const std::string& text) {
   const std::size_t colon = text.find(':');
-  CompareCell cell{.name = trimmed(text.substr(0, colon)), .settings = {}};
-  for (const std::string& setting :
+  CompareCell cell{.name = std::string(trim(std::string_view(text).substr(0, colon))),
+                   .settings = {}};
+  for (const std::string& part :
        split(colon == std::string::npos ? "" : text.substr(colon + 1), ';')) {
-    if (!trimmed(setting).empty()) {
-      cell.settings.push_back(trimmed(setting));
+    if (const std::string_view setting = trim(part); !setting.empty()) {
+      cell.settings.emplace_back(setting);
     }
   }
   return cell;
@@ -132,9 +127,7 @@ ComparedCell make_cell(const CompareGrid& grid, const CompareCell& cell, Communi
 // What there is so far, once the reference is.
 void record(const CompareGrid& grid, const Comparison& comparison) {
   const std::filesystem::path folder = grid.options.run;
-  if (std::ranges::find(comparison.cells, comparison.reference, &ComparedCell::name) ==
-          comparison.cells.end() ||
-      !std::filesystem::exists(folder / "run.db")) {
+  if (comparison.find_reference() == nullptr || !std::filesystem::exists(folder / "run.db")) {
     return;
   }
   RunDb db(folder / "run.db");

@@ -216,9 +216,8 @@ void OptionList::add(std::string_view name, std::vector<std::string>& field, Cho
 
 void OptionList::set_values(const std::string& name, const std::vector<std::string>& values,
                             bool is_list, const std::string& place) {
-  const auto field = std::find_if(fields_.begin(), fields_.end(),
-                                  [&](const OptionField& f) { return f.name == name; });
-  if (field == fields_.end()) {
+  const OptionField* field = find_field(name);
+  if (field == nullptr) {
     std::vector<std::string> names;
     names.reserve(fields_.size());
     for (const OptionField& f : fields_) {
@@ -263,16 +262,19 @@ void OptionList::set_values(const std::string& name, const std::vector<std::stri
              field->value);
 }
 
+const OptionField* OptionList::find_field(const std::string& name) const {
+  const auto field = std::ranges::find(fields_, name, &OptionField::name);
+  return field == fields_.end() ? nullptr : &*field;
+}
+
 bool OptionList::holds_words(const std::string& name) const {
-  return std::any_of(fields_.begin(), fields_.end(), [&](const OptionField& field) {
-    return field.name == name && std::holds_alternative<std::vector<std::string>*>(field.value);
-  });
+  const OptionField* field = find_field(name);
+  return field != nullptr && std::holds_alternative<std::vector<std::string>*>(field->value);
 }
 
 void OptionList::set(const std::string& name, const std::string& text, const std::string& place) {
-  const auto field = std::find_if(fields_.begin(), fields_.end(),
-                                  [&](const OptionField& f) { return f.name == name; });
-  if (field == fields_.end() || std::holds_alternative<std::string*>(field->value)) {
+  const OptionField* field = find_field(name);
+  if (field == nullptr || std::holds_alternative<std::string*>(field->value)) {
     set_values(name, {text}, false, place);  // strings keep their blanks
     return;
   }

@@ -91,6 +91,7 @@ class OptionList {
 
  private:
   OptionField& push(std::string_view name, OptionField::Value value, std::string_view help);
+  [[nodiscard]] const OptionField* find_field(const std::string& name) const;  // or null
   [[nodiscard]] bool holds_words(const std::string& name) const;
   void set_values(const std::string& name, const std::vector<std::string>& values, bool is_list,
                   const std::string& place);

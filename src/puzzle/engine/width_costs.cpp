@@ -4,7 +4,7 @@
 #include <iterator>
 #include <map>
 #include <optional>
-#include <string>
+#include <string_view>
 #include <tuple>
 
 #include "puzzle/base/error.h"
@@ -15,11 +15,12 @@ namespace {
 using PointKey = std::tuple<Phase, std::int64_t, std::int64_t>;  // phase, batch, context
 
 std::optional<std::int64_t> width_of_row(const MeasuredCost& row) {
-  const std::string prefix = "ffn/w";
-  if (!row.subblock.starts_with(prefix)) {
+  constexpr std::string_view kPrefix = "ffn/";
+  if (!row.subblock.starts_with(kPrefix)) {
     return std::nullopt;
   }
-  return std::stoll(row.subblock.substr(prefix.size()));
+  const FfnSpec ffn = parse_ffn(std::string_view(row.subblock).substr(kPrefix.size()));
+  return ffn.kind == FfnKind::kSwiglu ? std::optional(ffn.width) : std::nullopt;
 }
 
 MeasuredCost between(const MeasuredCost& narrow, std::int64_t narrow_width,

@@ -1,6 +1,4 @@
 // The cells of `puzzle compare`: several recipes, one child each.
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include "puzzle/base/strings.h"
@@ -47,8 +45,7 @@ PageSection cells_section(const ReportData& data) {
       "cells", "Recipes compared",
       "Children of several recipes on text that nothing else saw. The ratio is to the highlighted "
       "cell, unit of text by unit of text, with its 95 % interval; predicted is the search's sum "
-      "of "
-      "scores; time is that of what no cell above had made.",
+      "of scores; time is that of what no cell above had made.",
       ""};
   Markup out;
   out.raw(cells_chart(*data.comparison));

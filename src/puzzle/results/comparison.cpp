@@ -26,10 +26,15 @@ std::optional<SumRatio> ComparedCell::kl_ratio_to(const ComparedCell& other) con
   return ratio_of_sums(kl_sums, other.kl_sums);
 }
 
-const ComparedCell& Comparison::reference_cell() const {
+const ComparedCell* Comparison::find_reference() const {
   const auto found = std::ranges::find(cells, reference, &ComparedCell::name);
-  PUZZLE_CHECK(found != cells.end(), "no cell {}", reference);
-  return *found;
+  return found == cells.end() ? nullptr : &*found;
+}
+
+const ComparedCell& Comparison::reference_cell() const {
+  const ComparedCell* cell = find_reference();
+  PUZZLE_CHECK(cell != nullptr, "no cell {}", reference);
+  return *cell;
 }
 
 Json to_json(const ComparedCell& cell) {
@@ -80,8 +85,7 @@ std::optional<Comparison> load_comparison(const RunDb& db) {
   for (const Json& cell : value["cells"]) {
     comparison.cells.push_back(parse_compared_cell(cell, place));
   }
-  if (std::ranges::find(comparison.cells, comparison.reference, &ComparedCell::name) ==
-      comparison.cells.end()) {
+  if (comparison.find_reference() == nullptr) {
     fail(ErrorKind::kFormat, "{}: the reference '{}' is none of the cells", place,
          comparison.reference);
   }

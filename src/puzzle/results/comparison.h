@@ -37,7 +37,9 @@ struct Comparison {
   std::string reference;  // name of the cell that the others are compared with
   std::vector<ComparedCell> cells;
 
-  [[nodiscard]] const ComparedCell& reference_cell() const;
+  // Null as long as that cell is not there.
+  [[nodiscard]] const ComparedCell* find_reference() const;
+  [[nodiscard]] const ComparedCell& reference_cell() const;  // which must be there
 };
 
 [[nodiscard]] nlohmann::json to_json(const ComparedCell& cell);
