@@ -31,6 +31,7 @@ DistillChildOptions usual_options() {
   options.validate_every = 5;
   options.save_every_s = 0.0;
   options.adamw.learning_rate = 2e-3;
+  options.compute = "float32";
   return options;
 }
 
@@ -113,6 +114,7 @@ TEST(DistillChildLoss, EveryCombinationEqualsTheFormulaAndItsGradient) {
   const TokenBatch batch = run.calibration->slice(0, 3);
   for (int combination = 1; combination < 16; ++combination) {
     DistillChildOptions options;
+    options.compute = "float32";
     options.cosine_weight = (combination & 1) != 0 ? 0.7 : 0.0;
     options.kl_weight = (combination & 2) != 0 ? 1.3 : 0.0;
     options.lm_weight = (combination & 4) != 0 ? 0.4 : 0.0;
@@ -151,6 +153,47 @@ TEST(DistillChildLoss, EveryCombinationEqualsTheFormulaAndItsGradient) {
     EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
     EXPECT_FALSE(tensor.grad().defined()) << name;
   }
+}
+
+TEST(DistillChildLoss, MixedPrecisionHasNearlyTheSameGradients) {
+  DistilledRun run({parse_block("kv2/w64"), parse_block("linear/w32"), parse_block("none/linear")});
+  const TokenBatch batch = run.calibration->slice(0, 4);
+  DistillChildOptions options = usual_options();
+  options.train = "all";
+  options.lm_weight = 0.5;
+  for (const bool checkpointed : {false, true}) {
+    options.checkpoint_layers = checkpointed;
+    options.compute = "float32";
+    ChildTrainer exact(run.parent, run.start(), options);
+    options.compute = "bfloat16";
+    ChildTrainer mixed(run.parent, run.start(), options);
+    const double want = exact.add_gradients(batch, 1.0).total.item<double>();
+    const double got = mixed.add_gradients(batch, 1.0).total.item<double>();
+    EXPECT_NEAR(got, want, 0.02 * want);
+    EXPECT_NE(got, want) << "nothing was rounded";
+    const auto found = tensors_of(mixed.child());
+    for (const auto& [name, tensor] : tensors_of(exact.child())) {
+      const at::Tensor& rounded = found.at(name);
+      EXPECT_EQ(rounded.scalar_type(), at::kFloat) << name;
+      ASSERT_TRUE(rounded.grad().defined()) << name;
+      EXPECT_EQ(rounded.grad().scalar_type(), at::kFloat) << name;
+      const double off = (rounded.grad() - tensor.grad()).norm().item<double>();
+      EXPECT_LT(off, 0.05 * tensor.grad().norm().item<double>()) << name;
+    }
+  }
+}
+
+TEST(DistillChild, MixedPrecisionTrainsAsWell) {
+  DistilledRun run;
+  test::Elsewhere exact_run(run.communicator, run.folder / "exact");
+  const DistillChildResult exact = run.run(usual_options(), exact_run.context);
+  DistillChildOptions options = usual_options();
+  options.compute = "bfloat16";
+  const DistillChildResult mixed = run.run(options);
+  // What is reported is of the child as it is written, in full precision.
+  EXPECT_NEAR(mixed.kl_after, run.naive_kl(mixed.folder), 1e-5);
+  EXPECT_NE(mixed.kl_after, exact.kl_after);
+  EXPECT_NEAR(mixed.kl_after, exact.kl_after, 0.1 * (exact.kl_before - exact.kl_after));
 }
 
 TEST(DistillChild, LowersTheHeldOutKlAndReportsThatOfTheFolder) {

@@ -125,6 +125,20 @@ TEST(Evaluate, TextMetricsEqualLoopsOverWholeVocabularies) {
   EXPECT_LT(top1, 1.0);
 }
 
+TEST(Evaluate, KeepsTheKlByUnits) {
+  EvaluateRun run;
+  (void)run.run({{"child", "child-key", &run.child}});
+  const UnitSums units = heldout_kl_units(run.db, "child");
+  ASSERT_FALSE(units.numerators.empty());
+  const SumRatio mean = ratio_of_sums(units.numerators, units.denominators);
+  const EvaluationRow row = by_name(run.db).at({"child", kTextTask, "kl"});
+  EXPECT_DOUBLE_EQ(mean.value, row.value);
+  EXPECT_DOUBLE_EQ(mean.standard_error, row.standard_error);
+  EXPECT_EQ(mean.count, run.validation->num_tokens());
+  EXPECT_TRUE(heldout_kl_units(run.db, "parent").numerators.empty());
+  EXPECT_TRUE(heldout_kl_units(run.db, "no child").numerators.empty());
+}
+
 TEST(Evaluate, TheParentAgreesWithItself) {
   EvaluateRun run;
   (void)run.add_pairs();

@@ -1,6 +1,7 @@
 #include "puzzle/tensor/head_loss.h"
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -126,6 +127,29 @@ TEST(HeadLoss, GradientsMatchCentralDifferences) {
         EXPECT_NEAR(gradient.view(-1)[i].item<double>(), want, 2e-5) << "element " << i;
       }
     }
+  }
+}
+
+TEST(HeadLoss, MixedPrecisionHasTheGradientsOfTheRoundedWeights) {
+  const Case c = make_case();
+  // What bfloat16 can hold, so that only products and sums are rounded.
+  const auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kFloat); };
+  const at::Tensor hidden = rounded(c.hidden).set_requires_grad(true);
+  const at::Tensor head = rounded(c.head).set_requires_grad(true);
+  const at::Tensor exact_hidden = rounded(c.hidden).set_requires_grad(true);
+  const at::Tensor exact_head = rounded(c.head).set_requires_grad(true);
+  const HeadLossWeights weights{0.7, 0.4};
+  const at::Tensor want = head_loss({rounded(c.parent_hidden), rounded(c.parent_head)},
+                                    {exact_hidden, exact_head}, c.labels, weights, nullptr, 3);
+  const at::Tensor got = head_loss({rounded(c.parent_hidden), c.parent_head.to(at::kBFloat16)},
+                                   {hidden, head.to(at::kBFloat16)}, c.labels, weights, nullptr, 3);
+  EXPECT_CLOSE(got, want, 0.01 * want.item<double>());
+  want.backward();
+  got.backward();
+  EXPECT_EQ(head.grad().scalar_type(), at::kFloat);
+  for (const auto& [found, expected] :
+       {std::pair(hidden.grad(), exact_hidden.grad()), std::pair(head.grad(), exact_head.grad())}) {
+    EXPECT_CLOSE(found, expected, 0.02 * expected.abs().max().item<double>());
   }
 }
 

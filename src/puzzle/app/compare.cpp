@@ -15,13 +15,13 @@
 #include "puzzle/base/strings.h"
 #include "puzzle/report/run_report.h"
 #include "puzzle/results/run_db.h"
-#include "puzzle/stages/heldout_kl.h"
+#include "puzzle/stages/evaluate.h"
 
 namespace puzzle {
 namespace {
 
 // Raise when the same inputs give other results.
-constexpr std::int64_t kCompareVersion = 1;
+constexpr std::int64_t kCompareVersion = 2;
 constexpr const char* kCompareStage = "compare";
 
 CompareCell parse_cell(const std::string& text) {
@@ -69,7 +69,7 @@ void check_cells(const CompareGrid& grid) {
   }
 }
 
-// Everything but the KL by units: what the cell is, and what evaluate found.
+// What the cell is, and what evaluate found.
 ComparedCell describe(Pipeline& pipeline, const CompareCell& cell) {
   const ModelSpec& parent = pipeline.parent().weights.spec;
   const FoundArchitecture& chosen = pipeline.chosen();
@@ -80,7 +80,11 @@ ComparedCell describe(Pipeline& pipeline, const CompareCell& cell) {
     return static_cast<double>(model_cost(spec, ExportTarget::kNative, WeightTypes{}).parameters);
   };
   result.parameters = parameters(with_layers(parent, chosen.layers)) / parameters(parent);
-  for (const EvaluationRow& row : pipeline.context().db.evaluations()) {
+  const RunDb& db = pipeline.context().db;
+  UnitSums units = heldout_kl_units(db, cell.name);
+  result.kl_sums = std::move(units.numerators);
+  result.unit_tokens = std::move(units.denominators);
+  for (const EvaluationRow& row : db.evaluations()) {
     if (row.model == cell.name) {
       result.metrics[row.task + "/" + row.metric] = row.value;
     }
@@ -88,39 +92,35 @@ ComparedCell describe(Pipeline& pipeline, const CompareCell& cell) {
   return result;
 }
 
+// What making the child took: of the run that made it, not of one that found it done.
+double seconds_of(RunDb& db, const CompareCell& cell, const std::string& child_key,
+                  double seconds) {
+  KeyBuilder key;
+  key.add("stage", kCompareStage).add("version", kCompareVersion);
+  key.add("cell", cell.name).add("child", child_key);
+  if (!db.has_stage(key.key())) {
+    const Json detail = {{"seconds", seconds}};
+    db.put(StageRecord{.key = key.key(),
+                       .stage = kCompareStage,
+                       .what = cell.name,
+                       .seconds = 0.0,  // the stages have records of their own
+                       .detail_json = detail.dump()});
+  }
+  return json_double(parse_json(db.find_stage(key.key())->detail_json, "run.db: compare"),
+                     "seconds", "run.db: compare");
+}
+
 ComparedCell make_cell(const CompareGrid& grid, const CompareCell& cell, Communicator& communicator,
                        const std::string& command) {
   const Stopwatch watch;
   Pipeline pipeline(cell_recipe(grid, cell), communicator, command, cell.name);
   pipeline.run_until("evaluate");
-  RunDb& db = pipeline.context().db;
-  const TokenPart test = pipeline.parts().test.limited_to(grid.options.test_tokens);
-  KeyBuilder key;
-  key.add("stage", kCompareStage).add("version", kCompareVersion).add("cell", cell.name);
-  key.add("child", pipeline.child_key()).add("test", test.content_key());
-  const std::string done = communicator.broadcast_string(
-      communicator.is_first() && db.has_stage(key.key()) ? "yes" : "no", 0);
-  if (done == "no") {
-    const Stopwatch kl_watch;
-    const std::vector<double> sums =
-        heldout_kl_sums(pipeline.parent(), pipeline.load_child(), test, communicator);
-    if (communicator.is_first()) {
-      const Json detail = {{"kl_sums", sums}, {"seconds", watch.seconds()}};
-      db.put(StageRecord{.key = key.key(),
-                         .stage = kCompareStage,
-                         .what = cell.name,
-                         .seconds = kl_watch.seconds(),  // the stages have records of their own
-                         .detail_json = detail.dump()});
-    }
-  }
   if (!communicator.is_first()) {
     return {};
   }
-  const Json detail = parse_json(db.find_stage(key.key())->detail_json, "run.db: compare");
+  RunDb& db = pipeline.context().db;
   ComparedCell result = describe(pipeline, cell);
-  result.kl_sums = detail.at("kl_sums").get<std::vector<double>>();
-  result.seconds = detail.at("seconds").get<double>();
-  result.unit_tokens = unit_tokens(test);
+  result.seconds = seconds_of(db, cell, pipeline.child_key(), watch.seconds());
   return result;
 }
 
@@ -143,8 +143,6 @@ void CompareOptions::visit(OptionList& list) {
   list.add("reference", reference, "Cell that the others are compared with; empty: the first.");
   list.add("set", set, "Settings of all cells, name=value.");
   list.add("cells", cells, "What is compared: \"name\" or \"name: setting; setting\".");
-  list.add("test_tokens", test_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
-           "Tokens of the test part to compare on; 0 takes all of it.");
 }
 
 CompareGrid load_compare_grid(const std::filesystem::path& file) {

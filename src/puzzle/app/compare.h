@@ -28,7 +28,6 @@ struct CompareOptions {
   std::vector<std::string> set;      // settings of all cells, "name=value"
   // "name" or "name: setting; setting", in the order of the table.
   std::vector<std::string> cells;
-  std::int64_t test_tokens = 0;  // of the test part; 0 = all of it
 
   void visit(OptionList& list);
 };

@@ -357,12 +357,6 @@ void Pipeline::distill_child_stage() {
   child_ = {child_name_, result.folder, result.key};
 }
 
-ModelWeights Pipeline::load_child() const {
-  ModelWeights child = load_model(child_.folder, context_->type);
-  move_to(child, context_->device, context_->type);
-  return child;
-}
-
 void Pipeline::report_stage() {
   if (context_->communicator.is_first()) {
     const std::filesystem::path file = context_->folder / "report.html";

@@ -57,7 +57,6 @@ class Pipeline {
   // After a run up to evaluate: what the search chose, and the child as it was evaluated.
   [[nodiscard]] const FoundArchitecture& chosen() const { return *found_.find(kChild); }
   [[nodiscard]] const std::string& child_key() const { return child_.key; }
-  [[nodiscard]] ModelWeights load_child() const;
   [[nodiscard]] const LoadedModel& parent() const { return *parent_; }
   [[nodiscard]] const TokenParts& parts() const { return *parts_; }
   [[nodiscard]] RunContext& context() { return *context_; }

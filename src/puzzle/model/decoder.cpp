@@ -16,8 +16,10 @@ at::Tensor split_heads(const at::Tensor& x, std::int64_t head_dim) {
   return x.view({x.size(0), x.size(1), -1, head_dim}).transpose(1, 2);
 }
 
+// In the weight's type, which is not that of x in mixed precision (with_matrices_in).
 at::Tensor dense(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+  const at::Tensor typed = x.to(weight.scalar_type());
+  return bias.defined() ? at::linear(typed, weight, bias) : at::linear(typed, weight);
 }
 
 }  // namespace
@@ -51,11 +53,12 @@ at::Tensor attention_features(const AttentionWeights& weights, const Geometry& g
   if (weights.spec.kind == AttentionKind::kLinear) {
     return xn_BTD;
   }
+  const at::Tensor typed = xn_BTD.to(weights.q.scalar_type());
   const at::Tensor q = apply_rotary(
-      split_heads(dense(xn_BTD, weights.q, weights.q_bias), geometry.head_dim), pass.angles);
+      split_heads(dense(typed, weights.q, weights.q_bias), geometry.head_dim), pass.angles);
   at::Tensor k = apply_rotary(
-      split_heads(dense(xn_BTD, weights.k, weights.k_bias), geometry.head_dim), pass.angles);
-  at::Tensor v = split_heads(dense(xn_BTD, weights.v, weights.v_bias), geometry.head_dim);
+      split_heads(dense(typed, weights.k, weights.k_bias), geometry.head_dim), pass.angles);
+  at::Tensor v = split_heads(dense(typed, weights.v, weights.v_bias), geometry.head_dim);
   if (cache != nullptr) {
     const std::int64_t new_tokens = xn_BTD.size(1);
     cache->keys.narrow(2, cache_length, new_tokens).copy_(k);
@@ -74,7 +77,9 @@ at::Tensor ffn_features(const FfnWeights& weights, const at::Tensor& xn) {
   if (weights.spec.kind == FfnKind::kLinear) {
     return xn;
   }
-  return swiglu(dense(xn, weights.gate, weights.gate_bias), dense(xn, weights.up, weights.up_bias));
+  const at::Tensor typed = xn.to(weights.gate.scalar_type());
+  return swiglu(dense(typed, weights.gate, weights.gate_bias),
+                dense(typed, weights.up, weights.up_bias));
 }
 
 at::Tensor attention_output(const AttentionWeights& weights, const at::Tensor& features) {

@@ -38,7 +38,7 @@ struct PassContext {
   at::Tensor mask;  // bool, broadcastable to [B, 1, T, S]; true = may look
 };
 
-// Positions start, start + 1, … for T tokens, on `device` in `type`.
+// Positions start, start + 1, … for T tokens, on `device` in `type`, that of the matrices.
 [[nodiscard]] PassContext make_pass(const Geometry& geometry, std::int64_t num_tokens,
                                     c10::ScalarType type, const c10::Device& device,
                                     std::int64_t start = 0);

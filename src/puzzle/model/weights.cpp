@@ -214,6 +214,16 @@ LayerWeights clone(const LayerWeights& weights, bool requires_grad) {
   return clone_tensors(weights, requires_grad);
 }
 
+LayerWeights with_matrices_in(const LayerWeights& weights, c10::ScalarType type) {
+  LayerWeights cast = weights;
+  visit_tensors(cast, TensorVisitor([type](const std::string&, at::Tensor& tensor) {
+                  tensor = tensor.to(type);
+                }));
+  cast.attention.norm = weights.attention.norm;
+  cast.ffn.norm = weights.ffn.norm;
+  return cast;
+}
+
 void move_to(ModelWeights& weights, const c10::Device& device, c10::ScalarType type) {
   visit_tensors(weights, TensorVisitor([&](const std::string&, at::Tensor& tensor) {
                   tensor = tensor.to(device, type);

@@ -81,6 +81,11 @@ void set_output_matrix(FfnWeights& weights, at::Tensor matrix);
 [[nodiscard]] FfnWeights clone(const FfnWeights& weights, bool requires_grad);
 [[nodiscard]] LayerWeights clone(const LayerWeights& weights, bool requires_grad);
 
+// The same layer with matrices and biases in `type` and norms as they are: mixed precision, in
+// which decoder.h keeps the residual stream in the norms' type. Gradients go through the casts to
+// the tensors they were made from.
+[[nodiscard]] LayerWeights with_matrices_in(const LayerWeights& weights, c10::ScalarType type);
+
 struct ModelWeights {
   ModelSpec spec;
   at::Tensor embedding;   // [V, D]

@@ -4,11 +4,15 @@
 
 namespace puzzle {
 
-PassContext batch_pass(const Geometry& geometry, const TokenBatch& batch, const at::Tensor& like) {
-  PassContext pass =
-      make_pass(geometry, batch.tokens_BT.size(1), like.scalar_type(), like.device());
+PassContext batch_pass(const Geometry& geometry, const TokenBatch& batch, c10::ScalarType type,
+                       const c10::Device& device) {
+  PassContext pass = make_pass(geometry, batch.tokens_BT.size(1), type, device);
   pass.mask = batch.attention_mask();
   return pass;
+}
+
+PassContext batch_pass(const Geometry& geometry, const TokenBatch& batch, const at::Tensor& like) {
+  return batch_pass(geometry, batch, like.scalar_type(), like.device());
 }
 
 at::Tensor final_rows(const ModelWeights& model, const Geometry& geometry, const at::Tensor& x_BTD,

@@ -13,6 +13,8 @@ namespace puzzle {
 // Positions 0, 1, … and the batch's document mask, in the numeric type and on the device of `like`.
 [[nodiscard]] PassContext batch_pass(const Geometry& geometry, const TokenBatch& batch,
                                      const at::Tensor& like);
+[[nodiscard]] PassContext batch_pass(const Geometry& geometry, const TokenBatch& batch,
+                                     c10::ScalarType type, const c10::Device& device);
 
 // Final hidden states [B·T, D], as head_loss.h takes them, from those that enter layer `first`.
 [[nodiscard]] at::Tensor final_rows(const ModelWeights& model, const Geometry& geometry,

@@ -11,6 +11,7 @@
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/batch_forward.h"
+#include "puzzle/tensor/device.h"
 #include "puzzle/tensor/head_loss.h"
 #include "puzzle/tensor/tensor_file.h"
 #include "puzzle/train/checkpointed.h"
@@ -45,6 +46,13 @@ std::vector<NamedParameter> trainable_parameters(const ModelWeights& child) {
   return parameters;
 }
 
+c10::ScalarType compute_type(const DistillChildOptions& options, const at::Tensor& like) {
+  if (options.compute == "float32" || like.scalar_type() != at::kFloat) {
+    return like.scalar_type();
+  }
+  return options.compute == "bfloat16" ? at::kBFloat16 : fastest_type(like.device());
+}
+
 std::vector<at::Tensor> layer_parameters(const LayerWeights& layer) {
   std::vector<at::Tensor> parameters;
   visit_tensors(layer, ConstTensorVisitor([&](const std::string&, const at::Tensor& tensor) {
@@ -61,8 +69,36 @@ ChildTrainer::ChildTrainer(const LoadedModel& parent, const ModelWeights& child,
                            const DistillChildOptions& options)
     : parent_(parent),
       options_(options),
+      type_(compute_type(options, parent.weights.embedding)),
+      parent_head_(parent.weights.head.to(type_)),
       child_(trainable_child(child, options.train == "all")),
-      optimizer_(trainable_parameters(child_), options.adamw) {}
+      optimizer_(trainable_parameters(child_), options.adamw) {
+  if (!child_.head.requires_grad()) {
+    child_head_ =
+        at::equal(child_.head, parent.weights.head) ? parent_head_ : child_.head.to(type_);
+  }
+  for (const LayerWeights& layer : parent.weights.layers) {
+    parent_layers_.push_back(with_matrices_in(layer, type_));
+  }
+}
+
+at::Tensor ChildTrainer::apply_parent(std::size_t layer, const at::Tensor& x_BTD,
+                                      const PassContext& pass) const {
+  const c10::NoGradGuard no_grad;
+  return apply_layer(parent_layers_[layer], parent_.geometry, x_BTD, pass);
+}
+
+at::Tensor ChildTrainer::apply_child(std::size_t layer, const at::Tensor& x_BTD,
+                                     const PassContext& pass) const {
+  // Called again in the backward pass where checkpointed, so it owns what it uses.
+  const auto run = [weights = child_.layers[layer], type = type_, pass,
+                    geometry = parent_.geometry](const at::Tensor& x) {
+    return apply_layer(with_matrices_in(weights, type), geometry, x, pass);
+  };
+  return options_.checkpoint_layers
+             ? checkpointed(run, x_BTD, layer_parameters(child_.layers[layer]))
+             : run(x_BTD);
+}
 
 at::Tensor ChildTrainer::loss(const TokenBatch& batch, StepLosses& parts) const {
   at::Tensor parent_x;
@@ -70,27 +106,13 @@ at::Tensor ChildTrainer::loss(const TokenBatch& batch, StepLosses& parts) const 
   {
     const c10::NoGradGuard no_grad;
     parent_x = embed(parent_.weights, batch.tokens_BT);
-    pass = batch_pass(parent_.geometry, batch, parent_x);
+    pass = batch_pass(parent_.geometry, batch, type_, parent_x.device());
   }
   at::Tensor child_x = embed(child_, batch.tokens_BT);
   at::Tensor cosine_sum = at::zeros({}, child_x.options().dtype(at::kFloat));
   for (std::size_t i = 0; i < child_.layers.size(); ++i) {
-    {
-      const c10::NoGradGuard no_grad;
-      parent_x = apply_layer(parent_.weights.layers[i], parent_.geometry, parent_x, pass);
-    }
-    const LayerWeights& layer = child_.layers[i];
-    const auto run = [&layer, &pass, this](const at::Tensor& x) {
-      return apply_layer(layer, parent_.geometry, x, pass);
-    };
-    // The function may be called again in the backward pass, so it must own what it uses.
-    child_x = options_.checkpoint_layers
-                  ? checkpointed(
-                        [layer, pass, geometry = parent_.geometry](const at::Tensor& x) {
-                          return apply_layer(layer, geometry, x, pass);
-                        },
-                        child_x, layer_parameters(layer))
-                  : run(child_x);
+    parent_x = apply_parent(i, parent_x, pass);
+    child_x = apply_child(i, child_x, pass);
     if (options_.cosine_weight > 0.0) {
       cosine_sum = cosine_sum + (1 - at::cosine_similarity(child_x, parent_x, -1)).mean();
     }
@@ -106,8 +128,9 @@ at::Tensor ChildTrainer::loss(const TokenBatch& batch, StepLosses& parts) const 
       const c10::NoGradGuard no_grad;
       parent_hidden = flat_tokens(final_hidden(parent_.weights, parent_x));
     }
-    total = total + head_loss({parent_hidden, parent_.weights.head},
-                              {flat_tokens(final_hidden(child_, child_x)), child_.head},
+    const at::Tensor child_head = child_head_.defined() ? child_head_ : child_.head.to(type_);
+    total = total + head_loss({parent_hidden, parent_head_},
+                              {flat_tokens(final_hidden(child_, child_x)), child_head},
                               batch.labels_BT.reshape({-1}),
                               {.kl = options_.kl_weight, .lm = options_.lm_weight}, &parts.kl);
   }

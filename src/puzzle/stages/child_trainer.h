@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "puzzle/data/token_split.h"
 #include "puzzle/stages/distill_child.h"
@@ -41,8 +42,17 @@ class ChildTrainer {
  private:
   [[nodiscard]] at::Tensor loss(const TokenBatch& batch, StepLosses& parts) const;
 
+  [[nodiscard]] at::Tensor apply_parent(std::size_t layer, const at::Tensor& x_BTD,
+                                        const PassContext& pass) const;
+  [[nodiscard]] at::Tensor apply_child(std::size_t layer, const at::Tensor& x_BTD,
+                                       const PassContext& pass) const;
+
   const LoadedModel& parent_;
   DistillChildOptions options_;
+  c10::ScalarType type_;                     // of matrix products
+  std::vector<LayerWeights> parent_layers_;  // with matrices in type_
+  at::Tensor parent_head_;                   // in type_
+  at::Tensor child_head_;                    // in type_; undefined where it is trained
   ModelWeights child_;
   AdamW optimizer_;
 };

@@ -25,7 +25,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kDistillChildVersion = 2;
+constexpr std::int64_t kDistillChildVersion = 3;
 
 std::string distill_child_key(const LoadedModel& parent, const DistillChildInput& input,
                               const TokenPart& train, const TokenPart& validation,
@@ -71,13 +71,12 @@ class DistillLoop {
               const DistillChildInput& input, const TokenPart& train, const TokenPart& validation,
               const DistillChildOptions& options, std::string key)
       : context_(context),
-        parent_(parent),
         options_(options),
         key_(std::move(key)),
         name_(input.name),
         window_(train.window()),
         trainer_(parent, child, options),
-        validation_(validation.first_tokens(options.validation_tokens)),
+        meter_(parent, validation.first_tokens(options.validation_tokens), context.communicator),
         batches_(train,
                  {.batch_windows = options.batch_windows,
                   .order = BatchOrder::kShuffled,
@@ -152,7 +151,7 @@ class DistillLoop {
       log_info("distill-child: {} goes on at step {} of {}", name_, state_.step, num_steps_);
       return;
     }
-    state_.kl_before = heldout_kl(parent_, trainer_.child(), validation_, context_.communicator);
+    state_.kl_before = meter_.kl(trainer_.child());
     state_.best_kl = state_.kl_before;
     if (context_.communicator.is_first()) {
       make_folder(folder_);
@@ -198,8 +197,7 @@ class DistillLoop {
     window_loss_ = at::Tensor();
     window_kl_ = at::Tensor();
     steps_in_window_ = 0;
-    const double heldout =
-        heldout_kl(parent_, trainer_.child(), validation_, context_.communicator);
+    const double heldout = meter_.kl(trainer_.child());
     if (!std::isfinite(loss) || !std::isfinite(heldout)) {
       fail(ErrorKind::kNumeric,
            "distill-child: {}: before step {} the loss is {}, the held-out KL {}; lower "
@@ -286,13 +284,12 @@ class DistillLoop {
   }
 
   RunContext& context_;
-  const LoadedModel& parent_;
   const DistillChildOptions& options_;
   std::string key_;
   std::string name_;
   std::int64_t window_;
   ChildTrainer trainer_;
-  TokenPart validation_;
+  HeldoutMeter meter_;
   TokenBatches batches_;
   std::filesystem::path folder_;
   std::int64_t num_steps_;
@@ -341,6 +338,10 @@ void DistillChildOptions::visit(OptionList& list) {
            "Whether the cosine term is summed over layers, as in the paper, or averaged.");
   list.add("train", train, Choices{{"layers", "all"}},
            "layers trains every layer and the final norm; all trains embedding and head as well.");
+  list.add("compute", compute, Choices{{"auto", "float32", "bfloat16"}},
+           "Type of matrix products and attention in training; auto: bfloat16 where the device is "
+           "faster in it. Weights, residual stream, norms, losses and optimiser are in the run's "
+           "type.");
   list.add("checkpoint_layers", checkpoint_layers,
            "Keep only layer inputs and recompute the rest in the backward pass: less memory, more "
            "time.");

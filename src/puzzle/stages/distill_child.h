@@ -30,6 +30,9 @@ struct DistillChildOptions {
   std::string cosine_over = "sum";  // over layers: "sum" (the paper's) or "mean"
   std::string train =
       "layers";  // "layers" (with the final norm) or "all" (embedding and head, too)
+  // Of matrix products and attention: "float32", "bfloat16", or "auto", the fastest of the device.
+  // Weights, residual stream, norms, losses and optimiser keep the run's type.
+  std::string compute = "auto";
   bool checkpoint_layers = false;  // trade time for memory
   std::int64_t validation_tokens = 8'192;
   std::int64_t validate_every = 10;  // steps

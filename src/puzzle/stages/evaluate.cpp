@@ -5,9 +5,11 @@
 #include <optional>
 
 #include <c10/core/GradMode.h>
+#include <nlohmann/json.hpp>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
+#include "puzzle/base/json.h"
 #include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
 #include "puzzle/stages/evaluate_questions.h"
@@ -16,7 +18,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kEvaluateVersion = 3;
+constexpr std::int64_t kEvaluateVersion = 4;
 
 std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,
                            const std::string& content) {
@@ -27,6 +29,10 @@ std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,
   key.add("content", content);
   key.add("type", c10::toString(parent.weights.embedding.scalar_type()));
   return key.key();
+}
+
+std::string units_key(const std::string& rows_key) {
+  return KeyBuilder().add("units of", rows_key).key();
 }
 
 class Evaluator {
@@ -66,7 +72,8 @@ class Evaluator {
     const auto results = evaluate_text(context_, parent_, missing, keys, part, batch_windows);
     for (std::size_t m = 0; m < results.size(); ++m) {
       if (!keys[m].empty()) {
-        put(results[m]);
+        put_units(keys[m], results[m].kl);
+        put(results[m].rows);
       }
     }
   }
@@ -118,6 +125,18 @@ class Evaluator {
     return context_.communicator.all_reduce_max(mine) > 0.0;
   }
 
+  // Before the rows, which say that a model is done.
+  void put_units(const std::string& key, const UnitSums& kl) {
+    if (context_.communicator.is_first() && !kl.numerators.empty()) {
+      const Json detail = {{"kl_sums", kl.numerators}, {"tokens", kl.denominators}};
+      context_.db.put(StageRecord{.key = units_key(key),
+                                  .stage = "evaluate",
+                                  .what = "KL by unit",
+                                  .seconds = 0.0,
+                                  .detail_json = detail.dump()});
+    }
+  }
+
   void put(const std::vector<EvaluationRow>& rows) {
     if (context_.communicator.is_first()) {
       context_.db.put(rows);
@@ -155,6 +174,20 @@ void check_evaluate_options(const EvaluateOptions& options) {
   } catch (const Error& error) {
     fail(error.kind(), "evaluate: {}", error.what());
   }
+}
+
+UnitSums heldout_kl_units(const RunDb& db, const std::string& model) {
+  for (const EvaluationRow& row : db.evaluations()) {
+    if (row.model == model && row.task == kTextTask) {
+      const auto record = db.find_stage(units_key(row.key));
+      if (record.has_value()) {
+        const Json detail = parse_json(record->detail_json, "run.db: evaluate");
+        return {detail.at("kl_sums").get<std::vector<double>>(),
+                detail.at("tokens").get<std::vector<double>>()};
+      }
+    }
+  }
+  return {};
 }
 
 std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,

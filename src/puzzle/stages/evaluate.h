@@ -7,6 +7,7 @@
 
 #include "puzzle/data/eval_sets.h"
 #include "puzzle/data/token_split.h"
+#include "puzzle/stages/ratio_of_sums.h"
 #include "puzzle/stages/run_context.h"
 
 namespace puzzle {
@@ -34,6 +35,9 @@ struct NamedModel {
   const ModelWeights* weights = nullptr;
 };
 
+// The task of rows on the test part.
+constexpr const char* kTextTask = "held-out text";
+
 // EvaluationRows of the parent (named "parent") and every child. On the test part, per token, with
 // standard errors over groups of windows: "loss", "perplexity", "bits_per_byte", "kl" (parent ‖
 // child), "top1" (agreement), and paired differences: "loss_minus_parent" and, but for the first
@@ -45,5 +49,9 @@ struct NamedModel {
 std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,
                                   const std::vector<NamedModel>& children, const TokenPart& test,
                                   const EvaluateOptions& options);
+
+// Of a child that evaluate() was given last: Σ KL(parent ‖ child) in nats, and tokens, by
+// independent unit of the test part. Empty for a model that it was not.
+[[nodiscard]] UnitSums heldout_kl_units(const RunDb& db, const std::string& model);
 
 }  // namespace puzzle

@@ -17,8 +17,6 @@
 namespace puzzle {
 namespace {
 
-constexpr const char* kTextTask = "held-out text";
-
 // Bytes of the tokens that each window has to predict, i.e. of its labels.
 std::vector<double> window_bytes(const Tokenizer& tokenizer, const TokenBatch& batch) {
   std::vector<double> bytes;
@@ -109,6 +107,8 @@ class TextSums {
     return writer;
   }
 
+  [[nodiscard]] UnitSums kl(Communicator& communicator) const { return kl_.by_unit(communicator); }
+
  private:
   RatioOfSums loss_;
   RatioOfSums difference_;
@@ -127,9 +127,10 @@ at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
   return final_rows(model, geometry, x, pass);
 }
 
-std::vector<std::vector<EvaluationRow>> evaluate_text(
-    RunContext& context, const LoadedModel& parent, const std::vector<const NamedModel*>& models,
-    const std::vector<std::string>& keys, const TokenPart& part, std::int64_t batch_windows) {
+std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& parent,
+                                      const std::vector<const NamedModel*>& models,
+                                      const std::vector<std::string>& keys, const TokenPart& part,
+                                      std::int64_t batch_windows) {
   const c10::NoGradGuard no_grad;
   const WindowUnits units = independent_units(part);
   std::vector<TextSums> sums(models.size(), TextSums(units.count));
@@ -169,20 +170,21 @@ std::vector<std::vector<EvaluationRow>> evaluate_text(
   }
   const auto first = std::find_if(models.begin(), models.end(),
                                   [](const NamedModel* model) { return model != nullptr; });
-  std::vector<std::vector<EvaluationRow>> rows;
+  std::vector<TextResult> results;
   for (std::size_t m = 0; m < models.size(); ++m) {
     if (models[m] == nullptr) {
-      rows.push_back(sums[m].parent_rows(keys[m], "parent", context.communicator).rows());
+      results.push_back({sums[m].parent_rows(keys[m], "parent", context.communicator).rows(), {}});
       continue;
     }
     const auto first_index = static_cast<std::size_t>(first - models.begin());
-    rows.push_back(sums[m]
-                       .child_rows(keys[m], models[m]->name,
-                                   m == first_index ? nullptr : &sums[first_index],
-                                   context.communicator)
-                       .rows());
+    results.push_back(
+        {sums[m]
+             .child_rows(keys[m], models[m]->name, m == first_index ? nullptr : &sums[first_index],
+                         context.communicator)
+             .rows(),
+         sums[m].kl(context.communicator)});
   }
-  return rows;
+  return results;
 }
 
 }  // namespace puzzle

@@ -1,15 +1,11 @@
 #include "puzzle/stages/heldout_kl.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include "puzzle/data/token_batches.h"
 #include "puzzle/stages/batch_forward.h"
-#include "puzzle/stages/independent_windows.h"
-#include "puzzle/stages/ratio_of_sums.h"
 #include "puzzle/tensor/head_loss.h"
 
 namespace puzzle {
@@ -17,50 +13,35 @@ namespace {
 
 constexpr std::int64_t kHeldoutWindows = 8;  // per forward pass
 
+at::Tensor final_states(const LoadedModel& parent, const ModelWeights& model,
+                        const TokenBatch& batch) {
+  return final_rows(model, parent.geometry, embed(model, batch.tokens_BT),
+                    batch_pass(parent.geometry, batch, parent.weights.embedding));
+}
+
 }  // namespace
 
-std::vector<double> heldout_kl_sums(const LoadedModel& parent, const ModelWeights& child,
-                                    const TokenPart& part, Communicator& communicator) {
+HeldoutMeter::HeldoutMeter(const LoadedModel& parent, const TokenPart& part,
+                           Communicator& communicator)
+    : parent_(parent), communicator_(communicator), num_tokens_(part.num_tokens()) {
   const c10::NoGradGuard no_grad;
-  const c10::Device device = parent.weights.embedding.device();
-  const WindowUnits units = independent_units(part);
   const IndexRange share = share_of(part.num_windows(), {communicator.rank(), communicator.size()});
-  std::vector<double> sums(static_cast<std::size_t>(units.count), 0.0);
   for (std::int64_t first = share.begin; first < share.end; first += kHeldoutWindows) {
-    const std::int64_t count = std::min(kHeldoutWindows, share.end - first);
-    const TokenBatch batch = part.slice(first, count).to(device);
-    const PassContext pass = batch_pass(parent.geometry, batch, parent.weights.embedding);
-    const auto head_input = [&](const ModelWeights& model) {
-      return HeadInput{final_rows(model, parent.geometry, embed(model, batch.tokens_BT), pass),
-                       model.head};
-    };
-    const HeadInput p = head_input(parent.weights);
-    const at::Tensor kl_B = token_losses(&p, head_input(child), {})
-                                .kl.view({count, -1})
-                                .sum(-1, /*keepdim=*/false, at::kDouble)
-                                .to(at::kCPU);
-    for (std::int64_t w = 0; w < count; ++w) {
-      const std::int64_t unit = units.unit_of_window[static_cast<std::size_t>(first + w)];
-      sums[static_cast<std::size_t>(unit)] += kl_B.const_data_ptr<double>()[w];
-    }
+    const TokenBatch tokens = part.slice(first, std::min(kHeldoutWindows, share.end - first))
+                                  .to(parent.weights.embedding.device());
+    batches_.push_back({tokens, final_states(parent, parent.weights, tokens)});
   }
-  sum_over_ranks(sums, communicator);
-  return sums;
 }
 
-std::vector<double> unit_tokens(const TokenPart& part) {
-  const WindowUnits units = independent_units(part);
-  std::vector<double> tokens(static_cast<std::size_t>(units.count), 0.0);
-  for (const std::int64_t unit : units.unit_of_window) {
-    tokens[static_cast<std::size_t>(unit)] += static_cast<double>(part.window());
+double HeldoutMeter::kl(const ModelWeights& child) const {
+  const c10::NoGradGuard no_grad;
+  double sum = 0.0;
+  for (const Batch& batch : batches_) {
+    const HeadInput p{batch.parent_final_ND, parent_.weights.head};
+    const HeadInput q{final_states(parent_, child, batch.tokens), child.head};
+    sum += token_losses(&p, q, {}).kl.sum(at::kDouble).item<double>();
   }
-  return tokens;
-}
-
-double heldout_kl(const LoadedModel& parent, const ModelWeights& child, const TokenPart& part,
-                  Communicator& communicator) {
-  const std::vector<double> sums = heldout_kl_sums(parent, child, part, communicator);
-  return std::accumulate(sums.begin(), sums.end(), 0.0) / static_cast<double>(part.num_tokens());
+  return communicator_.all_reduce_sum(sum) / static_cast<double>(num_tokens_);
 }
 
 }  // namespace puzzle

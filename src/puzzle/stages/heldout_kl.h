@@ -1,24 +1,35 @@
-// KL of a child to its parent on held-out text, for stages that decide by it.
+// KL of children to their parent on held-out text, for stages that decide by it.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
+#include "puzzle/data/token_batches.h"
 #include "puzzle/data/token_split.h"
 #include "puzzle/stages/run_context.h"
 
 namespace puzzle {
 
-// Mean KL(parent ‖ child) over the part's tokens, nats per token. Windows are split over ranks;
-// every rank gets the same number. No gradients.
-[[nodiscard]] double heldout_kl(const LoadedModel& parent, const ModelWeights& child,
-                                const TokenPart& part, Communicator& communicator);
+// KL(parent ‖ child) over a part's tokens. The parent runs once, at the construction; its final
+// states stay in memory, N × D over all ranks. Windows are split over ranks; every rank gets the
+// same numbers. No gradients.
+class HeldoutMeter {
+ public:
+  HeldoutMeter(const LoadedModel& parent, const TokenPart& part, Communicator& communicator);
 
-// The same by independent units (independent_windows.h): sums over each unit's tokens, as many on
-// every rank.
-[[nodiscard]] std::vector<double> heldout_kl_sums(const LoadedModel& parent,
-                                                  const ModelWeights& child, const TokenPart& part,
-                                                  Communicator& communicator);
-// Tokens of each unit.
-[[nodiscard]] std::vector<double> unit_tokens(const TokenPart& part);
+  // Mean over tokens, nats per token.
+  [[nodiscard]] double kl(const ModelWeights& child) const;
+
+ private:
+  struct Batch {
+    TokenBatch tokens;
+    at::Tensor parent_final_ND;
+  };
+
+  const LoadedModel& parent_;
+  Communicator& communicator_;
+  std::int64_t num_tokens_;  // of all ranks
+  std::vector<Batch> batches_;
+};
 
 }  // namespace puzzle

@@ -34,11 +34,16 @@ RatioOfSums::Result RatioOfSums::result() const {
   return ratio_of_sums(numerators_, denominators_);
 }
 
+UnitSums RatioOfSums::by_unit(Communicator& communicator) const {
+  UnitSums whole{numerators_, denominators_};
+  sum_over_ranks(whole.numerators, communicator);
+  sum_over_ranks(whole.denominators, communicator);
+  return whole;
+}
+
 RatioOfSums::Result RatioOfSums::result(Communicator& communicator) const {
-  RatioOfSums whole = *this;
-  sum_over_ranks(whole.numerators_, communicator);
-  sum_over_ranks(whole.denominators_, communicator);
-  return whole.result();
+  const UnitSums whole = by_unit(communicator);
+  return ratio_of_sums(whole.numerators, whole.denominators);
 }
 
 RatioOfSums::Result RatioOfSums::minus(const RatioOfSums& other, Communicator& communicator) const {

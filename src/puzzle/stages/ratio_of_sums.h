@@ -15,6 +15,11 @@ class Tensor;
 
 namespace puzzle {
 
+struct UnitSums {
+  std::vector<double> numerators;
+  std::vector<double> denominators;
+};
+
 // Units may be divided over ranks in any way: each rank adds what it has of each.
 class RatioOfSums {
  public:
@@ -35,6 +40,8 @@ class RatioOfSums {
   [[nodiscard]] Result result() const;
   // Of what was added on all ranks, which must all call it; the same on each.
   [[nodiscard]] Result result(Communicator& communicator) const;
+  // Sums by unit of what was added on all ranks, which must all call it; the same on each.
+  [[nodiscard]] UnitSums by_unit(Communicator& communicator) const;
   // Of this ratio minus another with the same units and denominators, paired unit by unit.
   [[nodiscard]] Result minus(const RatioOfSums& other, Communicator& communicator) const;
 

@@ -347,10 +347,11 @@ RepairResult repair(RunContext& context, const LoadedModel& parent, const Repair
   move_to(before, context.device, context.type);
   LoadedModel child{input.child_folder, input.child_key, before, parent.geometry, parent.tokenizer};
   RepairResult result{folder, key};
-  result.kl_before = heldout_kl(parent, before, validation, context.communicator);
+  const HeldoutMeter meter(parent, validation, context.communicator);
+  result.kl_before = meter.kl(before);
   auto [after, refitted] =
       Repairer(context, parent, std::move(child), calibration, validation, options, layers).run();
-  result.kl_after = heldout_kl(parent, after, validation, context.communicator);
+  result.kl_after = meter.kl(after);
   result.refitted = refitted;
   if (!(result.kl_after < result.kl_before)) {
     log_warning("repair: {}: held-out KL {:.4f} -> {:.4f} is no gain, the child stays as it was",

@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/cpu/Utils.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <malloc.h>
 #include <sys/resource.h>
@@ -42,6 +43,18 @@ c10::Device parse_device(const std::string& text) {
     fail(ErrorKind::kUsage, "device '{}': there are {} GPUs", text, guard->deviceCount());
   }
   return {c10::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+c10::ScalarType fastest_type(const c10::Device& device) {
+  if (!device.is_cpu()) {
+    return at::kBFloat16;
+  }
+  const auto capabilities = at::cpu::get_cpu_capabilities();
+  const auto has = [&](const char* name) {
+    const auto found = capabilities.find(name);
+    return found != capabilities.end() && found->second.isBool() && found->second.toBool();
+  };
+  return has("avx512_bf16") || has("amx_bf16") ? at::kBFloat16 : at::kFloat;
 }
 
 void set_num_threads(std::int64_t threads) {

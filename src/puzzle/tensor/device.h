@@ -5,12 +5,17 @@
 #include <string>
 
 #include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 namespace puzzle {
 
 // "cpu", "cuda" or "cuda:N". Throws Error(kUsage) for another text, or for CUDA where this libtorch
 // has none or sees no such GPU: there is no silent fallback.
 [[nodiscard]] c10::Device parse_device(const std::string& text);
+
+// The type in which the device multiplies matrices fastest without losing range: bfloat16 on GPUs
+// and on CPUs with instructions for it (AVX512-BF16, AMX), else float32.
+[[nodiscard]] c10::ScalarType fastest_type(const c10::Device& device);
 
 // Threads of one operator; 0 = all cores. Call once, before any tensor work.
 void set_num_threads(std::int64_t threads);

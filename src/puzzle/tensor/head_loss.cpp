@@ -13,7 +13,9 @@ namespace puzzle {
 
 at::Tensor chunk_log_probs(const HeadInput& input, std::int64_t begin, std::int64_t count) {
   at::Tensor logits =
-      at::linear(input.hidden_ND.narrow(0, begin, count), input.head_VD).to(at::kFloat);
+      at::linear(input.hidden_ND.narrow(0, begin, count).to(input.head_VD.scalar_type()),
+                 input.head_VD)
+          .to(at::kFloat);
   return at::_log_softmax_out(logits, logits, -1, /*half_to_float=*/false);
 }
 
@@ -56,7 +58,9 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
     const double scale = 1.0 / static_cast<double>(tokens);
     const bool head_grad = head_VD.requires_grad();
     at::Tensor hidden_gradient = at::empty_like(hidden_ND);
-    at::Tensor head_gradient = head_grad ? at::zeros_like(head_VD) : at::Tensor();
+    // Summed over chunks in fp32, whatever the products are in.
+    at::Tensor head_gradient =
+        head_grad ? at::zeros(head_VD.sizes(), head_VD.options().dtype(at::kFloat)) : at::Tensor();
     at::Tensor kl_sum = at::zeros({}, hidden_ND.options().dtype(at::kFloat));
     at::Tensor lm_sum = at::zeros_like(kl_sum);
     for (std::int64_t begin = 0; begin < tokens; begin += chunk_tokens) {
@@ -88,10 +92,16 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
       const at::Tensor typed = gradient.to(head_VD.scalar_type());
       hidden_gradient.narrow(0, begin, count).copy_(typed.matmul(head_VD));
       if (head_grad) {
-        head_gradient.addmm_(typed.t(), hidden_ND.narrow(0, begin, count));
+        const at::Tensor hidden = hidden_ND.narrow(0, begin, count).to(typed.scalar_type());
+        if (typed.scalar_type() == at::kFloat) {
+          head_gradient.addmm_(typed.t(), hidden);
+        } else {
+          head_gradient.add_(typed.t().matmul(hidden));
+        }
       }
     }
     context->save_for_backward({hidden_gradient, head_gradient});
+    context->saved_data["head_type"] = head_VD.scalar_type();
     const at::Tensor kl_mean = kl_sum * scale;
     const at::Tensor loss = kl_mean * kl_weight + lm_sum * (lm_weight * scale);
     context->mark_non_differentiable({kl_mean});
@@ -105,7 +115,8 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
     at::Tensor hidden_gradient = saved[0] * outer.to(saved[0].scalar_type());
     at::Tensor head_gradient;
     if (saved[1].defined()) {
-      head_gradient = saved[1] * outer.to(saved[1].scalar_type());
+      head_gradient = (saved[1] * outer.to(saved[1].scalar_type()))
+                          .to(context->saved_data["head_type"].toScalarType());
     }
     return {hidden_gradient, head_gradient, {}, {}, {}, {}, {}, {}};
   }

@@ -19,6 +19,7 @@ struct TokenLosses {
   at::Tensor top1_agree;  // 1 where both have the same most likely token
 };
 
+// Logits are products in the head's type; what comes after them is fp32.
 struct HeadInput {
   at::Tensor hidden_ND;
   at::Tensor head_VD;
