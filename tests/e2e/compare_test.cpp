@@ -1,5 +1,7 @@
 // A grid of recipes in one folder.
 #include <filesystem>
+#include <map>
+#include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -22,11 +24,11 @@ struct Grid {
     const ProgramResult config = run_program(words);
     EXPECT_EQ(config.exit_code, 0) << config.err;
     write_text_file(folder / "base.yaml", config.out);
-    write_text_file(
-        folder / "grid.yaml",
-        "recipe: base.yaml\ncells:\n  - ours\n  - \"paper: init_library.init=paper; "
-        "score.method=replace-one; repair_child=false\"\n  - \"uniform: "
-        "search.method=uniform\"\n  - \"tiny: search.budgets=[parameters <= 0.01x]\"\n");
+    write_text_file(folder / "grid.yaml",
+                    "recipe: base.yaml\ncells:\n  - ours\n  - \"paper: init_library.init=paper; "
+                    "score.method=replace-one; repair_child=false\"\n  - \"uniform: "
+                    "search.method=uniform\"\n  - \"tiny: search.budgets=[parameters <= 0.01x]\"\n"
+                    "  - \"wanda: compress.method=wanda-2of4\"\n");
   }
   [[nodiscard]] std::vector<std::string> words(std::vector<std::string> more = {}) const {
     std::vector<std::string> all = {"compare", (folder / "grid.yaml").string(), "--run",
@@ -49,16 +51,30 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
   ASSERT_EQ(first.exit_code, 0) << first.err;
   EXPECT_THAT(first.err, HasSubstr("compare: tiny: "));
   const Json cells = parse_json(first.out, "stdout").at("cells");
-  ASSERT_EQ(cells.size(), 4U);
+  ASSERT_EQ(cells.size(), 5U);
   EXPECT_EQ(cells.at(0).at("kl_ratio").at("value"), 1.0);
   EXPECT_GT(cells.at(1).at("kl").at("value").get<double>(), 0.0);
   EXPECT_LE(cells.at(2).at("parameters").get<double>(), 0.9);
   EXPECT_FALSE(cells.at(3).contains("kl"));
+  EXPECT_GT(cells.at(4).at("kl").at("value").get<double>(), 0.0);
+  EXPECT_LT(cells.at(4).at("parameters").get<double>(), 1.0);
   // One library as initialised and one trained, for ours and uniform together, and two of the
   // paper's.
   EXPECT_EQ(grid.num_libraries(), 4U);
-  for (const char* child : {"ours", "ours-repaired", "paper", "uniform", "uniform-assembled"}) {
-    EXPECT_TRUE(std::filesystem::exists(grid.folder / "cells/children" / child)) << child;
+  const auto children = [&] {
+    std::map<std::string, int> found;  // by what their names begin with
+    for (const auto& entry : std::filesystem::directory_iterator(grid.folder / "cells/children")) {
+      const std::string name = entry.path().filename();
+      ++found[name.substr(0, name.find('-'))];
+    }
+    return found;
+  };
+  const std::map<std::string, int> made = {{"ours", 1},  {"paper", 1},     {"uniform", 1},
+                                           {"wanda", 1}, {"assembled", 3}, {"repaired", 2}};
+  EXPECT_EQ(children(), made);
+  for (const std::size_t cell : {0, 1, 2, 4}) {
+    const std::string folder = cells.at(cell).at("folder");
+    EXPECT_TRUE(std::filesystem::exists(grid.folder / "cells" / folder / "config.json")) << folder;
   }
   const std::string page = read_text_file(grid.folder / "cells/compare.md");
   EXPECT_THAT(page, HasSubstr("| paper | "));
@@ -74,6 +90,7 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
       {"--set", "distill_child.num_tokens=2048", "--output", (grid.folder / "page.md").string()}));
   ASSERT_EQ(other.exit_code, 0) << other.err;
   EXPECT_EQ(grid.num_libraries(), 4U);
+  EXPECT_EQ(children(), made) << "what other training starts from is there already";
   EXPECT_EQ(read_text_file(grid.folder / "page.md"), other.out);
 }
 

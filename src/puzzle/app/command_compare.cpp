@@ -27,6 +27,13 @@ std::string grid_footer() {
   for (const OptionField& field : list.fields()) {
     text += fmt::format("  {:<12} {}\n", field.name, field.help);
   }
+  CompressOptions compress;
+  OptionList compress_list;
+  compress_list.section("compress", compress);
+  text += "Settings are those of a recipe (`puzzle options`), and in a cell also:\n";
+  for (const OptionField& field : compress_list.fields()) {
+    text += fmt::format("  {:<22} {}\n", field.name, field.help);
+  }
   return text +
          "Cells share what they can: tokens, libraries, scores, times. Example:\n"
          "  recipe: smollm2-cpu.yaml\n"

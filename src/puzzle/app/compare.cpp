@@ -6,32 +6,37 @@
 
 #include <nlohmann/json.hpp>
 
-#include "puzzle/app/pipeline.h"
-#include "puzzle/arch/cost.h"
+#include "puzzle/app/compare_cell.h"
 #include "puzzle/base/error.h"
-#include "puzzle/base/hash.h"
-#include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/report/run_report.h"
 #include "puzzle/results/run_db.h"
-#include "puzzle/stages/evaluate.h"
 
 namespace puzzle {
 namespace {
 
-// Raise when the same inputs give other results.
-constexpr std::int64_t kCompareVersion = 2;
-constexpr const char* kCompareStage = "compare";
+constexpr std::string_view kCompressSection = "compress";
+
+bool is_compress_setting(const std::string& setting) {
+  return setting.starts_with(std::string(kCompressSection) + ".");
+}
 
 CompareCell parse_cell(const std::string& text) {
   const std::size_t colon = text.find(':');
-  CompareCell cell{.name = std::string(trim(std::string_view(text).substr(0, colon))),
-                   .settings = {}};
+  CompareCell cell;
+  cell.name = trim(std::string_view(text).substr(0, colon));
   for (const std::string& part :
        split(colon == std::string::npos ? "" : text.substr(colon + 1), ';')) {
     if (const std::string_view setting = trim(part); !setting.empty()) {
       cell.settings.emplace_back(setting);
+    }
+  }
+  OptionList list;
+  list.section(kCompressSection, cell.compress);
+  for (const std::string& setting : cell.settings) {
+    if (is_compress_setting(setting)) {
+      list.set_assignment(setting);
     }
   }
   return cell;
@@ -67,61 +72,6 @@ void check_cells(const CompareGrid& grid) {
     fail(ErrorKind::kUsage, "{}: reference: '{}' is none of the cells", file,
          grid.options.reference);
   }
-}
-
-// What the cell is, and what evaluate found.
-ComparedCell describe(Pipeline& pipeline, const CompareCell& cell) {
-  const ModelSpec& parent = pipeline.parent().weights.spec;
-  const FoundArchitecture& chosen = pipeline.chosen();
-  ComparedCell result{.name = cell.name, .settings = join(cell.settings, "; ")};
-  result.budget = chosen.budget;
-  result.predicted = chosen.objective;
-  const auto parameters = [](const ModelSpec& spec) {
-    return static_cast<double>(model_cost(spec, ExportTarget::kNative, WeightTypes{}).parameters);
-  };
-  result.parameters = parameters(with_layers(parent, chosen.layers)) / parameters(parent);
-  const RunDb& db = pipeline.context().db;
-  UnitSums units = heldout_kl_units(db, cell.name);
-  result.kl_sums = std::move(units.numerators);
-  result.unit_tokens = std::move(units.denominators);
-  for (const EvaluationRow& row : db.evaluations()) {
-    if (row.model == cell.name) {
-      result.metrics[row.task + "/" + row.metric] = row.value;
-    }
-  }
-  return result;
-}
-
-// What making the child took: of the run that made it, not of one that found it done.
-double seconds_of(RunDb& db, const CompareCell& cell, const std::string& child_key,
-                  double seconds) {
-  KeyBuilder key;
-  key.add("stage", kCompareStage).add("version", kCompareVersion);
-  key.add("cell", cell.name).add("child", child_key);
-  if (!db.has_stage(key.key())) {
-    const Json detail = {{"seconds", seconds}};
-    db.put(StageRecord{.key = key.key(),
-                       .stage = kCompareStage,
-                       .what = cell.name,
-                       .seconds = 0.0,  // the stages have records of their own
-                       .detail_json = detail.dump()});
-  }
-  return json_double(parse_json(db.find_stage(key.key())->detail_json, "run.db: compare"),
-                     "seconds", "run.db: compare");
-}
-
-ComparedCell make_cell(const CompareGrid& grid, const CompareCell& cell, Communicator& communicator,
-                       const std::string& command) {
-  const Stopwatch watch;
-  Pipeline pipeline(cell_recipe(grid, cell), communicator, command, cell.name);
-  pipeline.run_until("evaluate");
-  if (!communicator.is_first()) {
-    return {};
-  }
-  RunDb& db = pipeline.context().db;
-  ComparedCell result = describe(pipeline, cell);
-  result.seconds = seconds_of(db, cell, pipeline.child_key(), watch.seconds());
-  return result;
 }
 
 // What there is so far, once the reference is.
@@ -170,7 +120,9 @@ Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell) {
   recipe.run = grid.options.run;
   for (const std::vector<std::string>* settings : {&grid.options.set, &cell.settings}) {
     for (const std::string& setting : *settings) {
-      list.set_assignment(setting);
+      if (settings != &cell.settings || !is_compress_setting(setting)) {
+        list.set_assignment(setting);
+      }
     }
   }
   return recipe;
@@ -185,7 +137,7 @@ Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
   for (const CompareCell& cell : grid.cells) {
     log_info("compare: {}", cell.name);
     try {
-      comparison.cells.push_back(make_cell(grid, cell, communicator, command));
+      comparison.cells.push_back(make_cell(cell_recipe(grid, cell), cell, communicator, command));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kInfeasible) {
         fail_with(error.kind(), fmt::format("cell {}: {}", cell.name, error.what()));

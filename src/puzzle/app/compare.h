@@ -15,6 +15,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "puzzle/app/compare_cell.h"
 #include "puzzle/app/recipe.h"
 #include "puzzle/dist/communicator.h"
 #include "puzzle/results/comparison.h"
@@ -32,11 +33,6 @@ struct CompareOptions {
   void visit(OptionList& list);
 };
 
-struct CompareCell {
-  std::string name;
-  std::vector<std::string> settings;
-};
-
 struct CompareGrid {
   std::filesystem::path file;
   CompareOptions options;
@@ -47,7 +43,8 @@ struct CompareGrid {
 // '-', '_', '.', a reference that is no cell.
 [[nodiscard]] CompareGrid load_compare_grid(const std::filesystem::path& file);
 
-// The recipe of a cell. Throws as OptionList for settings that do not exist.
+// The recipe of a cell: all settings but compress.*. Throws as OptionList for settings that do not
+// exist.
 [[nodiscard]] Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell);
 
 // Runs the cells that are not done yet, in order. A cell that no child satisfies (exit code 5)

@@ -77,7 +77,8 @@ std::string compare_page(const CompareGrid& grid, const Comparison& comparison,
   for (const ComparedCell& cell : comparison.cells) {
     page += fmt::format("- {}: {}", cell.name,
                         cell.settings.empty() ? "as that" : "`" + cell.settings + "`");
-    page += cell.budget.empty() ? "\n" : fmt::format(" ({})\n", cell.budget);
+    page += cell.budget.empty() ? "" : fmt::format(" ({})", cell.budget);
+    page += cell.folder.empty() ? "\n" : fmt::format(", in `{}`\n", cell.folder);
   }
   const MachineFacts machine = read_machine();
   page += "\nMachine: " + machine.cpu + ".\n";
@@ -93,6 +94,7 @@ Json compare_json(const Comparison& comparison) {
     };
     if (!cell.kl_sums.empty()) {
       add("kl", cell.kl());
+      entry["folder"] = cell.folder;
       entry["parameters"] = cell.parameters;
       entry["predicted"] = cell.predicted;
       entry["metrics"] = cell.metrics;

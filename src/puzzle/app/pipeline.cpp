@@ -97,16 +97,17 @@ std::size_t stage_index(const std::string& name) {
 }
 
 Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command)
-    : Pipeline(complete_recipe(recipe, UselessSettings::kRefuse), kChild, communicator, command) {}
+    : Pipeline(complete_recipe(recipe, UselessSettings::kRefuse), kChild, /*is_cell=*/false,
+               communicator, command) {}
 
 Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command,
                    std::string child_name)
     : Pipeline(complete_recipe(recipe, UselessSettings::kLetPass), std::move(child_name),
-               communicator, command) {}
+               /*is_cell=*/true, communicator, command) {}
 
-Pipeline::Pipeline(const Recipe& complete_recipe, std::string child_name,
+Pipeline::Pipeline(const Recipe& complete_recipe, std::string child_name, bool is_cell,
                    Communicator& communicator, const std::string& command)
-    : recipe_(complete_recipe), child_name_(std::move(child_name)) {
+    : recipe_(complete_recipe), child_name_(std::move(child_name)), is_cell_(is_cell) {
   // Ranks of one machine share its cores as their launcher said.
   if (recipe_.threads > 0 || communicator.size() == 1) {
     set_num_threads(recipe_.threads);
@@ -322,25 +323,42 @@ void Pipeline::search_stage() {
   }
 }
 
-// The last of the stages that make the child writes it under its own name.
+std::string Pipeline::state_name(std::string_view suffix, const KeyBuilder& content) const {
+  return is_cell_ ? fmt::format("{}-{}", suffix.substr(1), content.key().substr(0, 12))
+                  : child_name_ + std::string(suffix);
+}
+
+// The last of the stages that make the child writes it under its own name, if it is not shared.
 void Pipeline::assemble_stage() {
   const bool is_last = !recipe_.repair_child && !recipe_.train_child;
-  const std::string name = child_name_ + std::string(is_last ? "" : kAssembledSuffix);
+  KeyBuilder content;
+  content.add("parent", parent_->key).add("library", library_.key);
+  for (const BlockSpec& block : chosen().layers) {
+    content.add("block", block.name());
+  }
+  const std::string name =
+      is_last && !is_cell_ ? child_name_ : state_name(kAssembledSuffix, content);
   const AssembleResult result =
       assemble(*context_, *parent_, {library_.folder, library_.key, chosen().layers, name});
   untrained_.clear();
-  child_ = {name, result.folder, result.key};
+  child_ = {is_last ? child_name_ : name, result.folder, result.key};
 }
 
 void Pipeline::repair_stage() {
   if (!recipe_.repair_child) {
     return;
   }
-  const std::string name = child_name_ + std::string(recipe_.train_child ? kRepairedSuffix : "");
+  const bool is_last = !recipe_.train_child;
+  KeyBuilder content;
+  content.add("child", child_.key).add("calibration", parts_->calibration.content_key());
+  content.add("validation", parts_->validation.content_key());
+  add_options_to_key(content, recipe_.repair);
+  const std::string name =
+      is_last && !is_cell_ ? child_name_ : state_name(kRepairedSuffix, content);
   const RepairResult result = repair(*context_, *parent_, {child_.folder, child_.key, name},
                                      parts_->calibration, parts_->validation, recipe_.repair);
   untrained_.push_back(child_);
-  child_ = {name, result.folder, result.key};
+  child_ = {is_last ? child_name_ : name, result.folder, result.key};
 }
 
 void Pipeline::distill_child_stage() {

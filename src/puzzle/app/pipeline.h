@@ -13,6 +13,7 @@
 
 #include "puzzle/app/recipe.h"
 #include "puzzle/app/run_result.h"
+#include "puzzle/base/hash.h"
 #include "puzzle/stages/assemble.h"
 #include "puzzle/stages/run_context.h"
 
@@ -43,7 +44,8 @@ class Pipeline {
   // of the run. Throws as validate().
   Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command);
   // One of several recipes that run in one folder, up to evaluate at most (compare.h): its child
-  // has a name of its own, and settings that decide nothing are let pass.
+  // has a name of its own and is evaluated alone, what it starts from is named after its content,
+  // so that recipes that come to the same share it, and settings that decide nothing are let pass.
   Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command,
            std::string child_name);
   ~Pipeline();
@@ -57,6 +59,7 @@ class Pipeline {
   // After a run up to evaluate: what the search chose, and the child as it was evaluated.
   [[nodiscard]] const FoundArchitecture& chosen() const { return *found_.find(kChild); }
   [[nodiscard]] const std::string& child_key() const { return child_.key; }
+  [[nodiscard]] const std::filesystem::path& child_folder() const { return child_.folder; }
   [[nodiscard]] const LoadedModel& parent() const { return *parent_; }
   [[nodiscard]] const TokenParts& parts() const { return *parts_; }
   [[nodiscard]] RunContext& context() { return *context_; }
@@ -86,8 +89,8 @@ class Pipeline {
     Library library;
   };
 
-  Pipeline(const Recipe& complete_recipe, std::string child_name, Communicator& communicator,
-           const std::string& command);
+  Pipeline(const Recipe& complete_recipe, std::string child_name, bool is_cell,
+           Communicator& communicator, const std::string& command);
 
   void init_library_stage();
   void distill_blocks_stage();
@@ -102,6 +105,9 @@ class Pipeline {
   void throughput_stage();
   void report_stage();
 
+  // Where a state of the child before its last goes, below children/; `content` is all that it is
+  // made of.
+  [[nodiscard]] std::string state_name(std::string_view suffix, const KeyBuilder& content) const;
   [[nodiscard]] ScoreOptions score_options() const;
   [[nodiscard]] ChildSource child_source() const;
   // Scores exactly what the search chooses on estimates, until its choice stands (score_chosen).
@@ -118,6 +124,7 @@ class Pipeline {
 
   Recipe recipe_;
   std::string child_name_;
+  bool is_cell_ = false;  // one of several recipes in one folder
   std::string last_;
   std::unique_ptr<RunDb> db_;
   std::unique_ptr<RunContext> context_;

@@ -126,8 +126,10 @@ void Pipeline::evaluate_stage() {
     keys.push_back(state.key);
   };
   add_state(child_);
-  for (const ChildState& state : untrained_) {
-    add_state(state);
+  if (!is_cell_) {
+    for (const ChildState& state : untrained_) {
+      add_state(state);
+    }
   }
   for (const Compared& compared : compared_children()) {
     children.emplace_back(compared.name, make_child(parent_->weights, compared.library.folder,

@@ -38,10 +38,16 @@ const ComparedCell& Comparison::reference_cell() const {
 }
 
 Json to_json(const ComparedCell& cell) {
-  return {
-      {"name", cell.name},       {"settings", cell.settings},       {"budget", cell.budget},
-      {"kl_sums", cell.kl_sums}, {"unit_tokens", cell.unit_tokens}, {"parameters", cell.parameters},
-      {"metrics", cell.metrics}, {"predicted", cell.predicted},     {"seconds", cell.seconds}};
+  return {{"name", cell.name},
+          {"settings", cell.settings},
+          {"budget", cell.budget},
+          {"folder", cell.folder},
+          {"kl_sums", cell.kl_sums},
+          {"unit_tokens", cell.unit_tokens},
+          {"parameters", cell.parameters},
+          {"metrics", cell.metrics},
+          {"predicted", cell.predicted},
+          {"seconds", cell.seconds}};
 }
 
 ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
@@ -50,6 +56,7 @@ ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
     value.at("name").get_to(cell.name);
     value.at("settings").get_to(cell.settings);
     value.at("budget").get_to(cell.budget);
+    value.at("folder").get_to(cell.folder);
     value.at("kl_sums").get_to(cell.kl_sums);
     value.at("unit_tokens").get_to(cell.unit_tokens);
     value.at("parameters").get_to(cell.parameters);

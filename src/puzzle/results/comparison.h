@@ -19,6 +19,7 @@ struct ComparedCell {
   std::string name{};
   std::string settings{};  // "; " between them
   std::string budget{};    // what it had to meet, for people
+  std::string folder{};    // of the child, below the run's; cells may share one
   // Of independent units of test text, the same for all cells: Σ KL(parent ‖ child) in nats, and
   // tokens.
   std::vector<double> kl_sums{};

@@ -1,0 +1,113 @@
+#include "puzzle/app/compare_cell.h"
+
+#include <filesystem>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "puzzle/app/pipeline.h"
+#include "puzzle/arch/cost.h"
+#include "puzzle/base/hash.h"
+#include "puzzle/base/json.h"
+#include "puzzle/base/log.h"
+#include "puzzle/base/strings.h"
+#include "puzzle/model/checkpoint.h"
+#include "puzzle/results/run_db.h"
+#include "puzzle/stages/evaluate.h"
+
+namespace puzzle {
+namespace {
+
+// Raise when the same inputs give other results.
+constexpr std::int64_t kCompareVersion = 2;
+constexpr const char* kCompareStage = "compare";
+
+double num_parameters(const ModelSpec& spec) {
+  return static_cast<double>(model_cost(spec, ExportTarget::kNative, WeightTypes{}).parameters);
+}
+
+// A child and what is known of it before it is evaluated.
+struct CellChild {
+  std::string key;
+  std::filesystem::path folder;
+  ComparedCell facts{};
+};
+
+CellChild searched_child(Pipeline& pipeline) {
+  pipeline.run_until("evaluate");
+  const FoundArchitecture& chosen = pipeline.chosen();
+  const ModelSpec& parent = pipeline.parent().weights.spec;
+  CellChild child{pipeline.child_key(), pipeline.child_folder()};
+  child.facts.budget = chosen.budget;
+  child.facts.predicted = chosen.objective;
+  child.facts.parameters =
+      num_parameters(with_layers(parent, chosen.layers)) / num_parameters(parent);
+  return child;
+}
+
+CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
+                           const EvaluateOptions& options) {
+  RunContext& context = pipeline.context();
+  const LoadedModel& parent = pipeline.parent();
+  const CompressResult compressed =
+      compress_parent(context, parent, cell.name, pipeline.parts().calibration, cell.compress);
+  ModelWeights weights = load_model(compressed.folder, context.type);
+  move_to(weights, context.device, context.type);
+  (void)evaluate(context, parent, {{cell.name, compressed.key, &weights}}, pipeline.parts().test,
+                 options);
+  CellChild child{compressed.key, compressed.folder};
+  child.facts.parameters = compressed.parameters / num_parameters(parent.weights.spec);
+  return child;
+}
+
+void add_evaluation(const RunDb& db, ComparedCell& cell) {
+  UnitSums units = heldout_kl_units(db, cell.name);
+  cell.kl_sums = std::move(units.numerators);
+  cell.unit_tokens = std::move(units.denominators);
+  for (const EvaluationRow& row : db.evaluations()) {
+    if (row.model == cell.name) {
+      cell.metrics[row.task + "/" + row.metric] = row.value;
+    }
+  }
+}
+
+// What making the child took: of the run that made it, not of one that found it done.
+double seconds_of(RunDb& db, const std::string& cell, const std::string& child_key,
+                  double seconds) {
+  KeyBuilder key;
+  key.add("stage", kCompareStage).add("version", kCompareVersion);
+  key.add("cell", cell).add("child", child_key);
+  if (!db.has_stage(key.key())) {
+    db.put(StageRecord{.key = key.key(),
+                       .stage = kCompareStage,
+                       .what = cell,
+                       .seconds = 0.0,  // the stages have records of their own
+                       .detail_json = Json{{"seconds", seconds}}.dump()});
+  }
+  const char* place = "run.db: compare";
+  return json_double(parse_json(db.find_stage(key.key())->detail_json, place), "seconds", place);
+}
+
+}  // namespace
+
+ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicator& communicator,
+                       const std::string& command) {
+  const Stopwatch watch;
+  Pipeline pipeline(recipe, communicator, command, cell.name);
+  const bool is_searched = cell.compress.method == "none";
+  const CellChild child =
+      is_searched ? searched_child(pipeline) : compressed_child(pipeline, cell, recipe.evaluate);
+  if (!communicator.is_first()) {
+    return {};
+  }
+  RunDb& db = pipeline.context().db;
+  ComparedCell result = child.facts;
+  result.name = cell.name;
+  result.settings = join(cell.settings, "; ");
+  result.folder = child.folder.lexically_relative(recipe.run).string();
+  add_evaluation(db, result);
+  result.seconds = seconds_of(db, cell.name, child.key, watch.seconds());
+  return result;
+}
+
+}  // namespace puzzle
