@@ -34,9 +34,16 @@ TEST(Compare, ACellChangesSettingsOfTheCommonRecipe) {
   write_text_file(file.folder / "base.yaml", "model: a.gguf\nseed: 3\ncompare: [greedy]\n");
   const CompareGrid grid = file.load(
       "recipe: base.yaml\nrun: here\nset: [seed=4, threads=2]\n"
-      "cells: [ours, \"paper: init_library.init=paper;  search.budgets=[parameters <= 0.5x] \"]\n");
+      "cells: [ours, \"paper: init_library.init=paper;  search.budgets=[parameters <= 0.5x] \",\n"
+      "  \"wanda vs paper : compress.method=wanda-2of4; seed=5\"]\n");
   EXPECT_EQ(grid.options.reference, "ours");
-  ASSERT_EQ(grid.cells.size(), 2U);
+  ASSERT_EQ(grid.cells.size(), 3U);
+  EXPECT_EQ(grid.cells[1].reference, "");
+  EXPECT_EQ(grid.cells[2].name, "wanda");
+  EXPECT_EQ(grid.cells[2].reference, "paper");
+  EXPECT_EQ(grid.cells[1].compress.method, "none");
+  EXPECT_EQ(grid.cells[2].compress.method, "wanda-2of4");
+  EXPECT_EQ(cell_recipe(grid, grid.cells[2]).seed, 5);
   EXPECT_THAT(grid.cells[1].settings,
               ElementsAre("init_library.init=paper", "search.budgets=[parameters <= 0.5x]"));
   const Recipe ours = cell_recipe(grid, grid.cells[0]);
@@ -74,6 +81,8 @@ TEST(Compare, MistakesInAGridAreNamed) {
   refused("recipe: base.yaml\ncells: [\"a/b: seed=1\"]", "'a/b' is no name");
   refused("recipe: base.yaml\ncells: [a, \"a: seed=1\"]", "'a' stands twice");
   refused("recipe: base.yaml\ncells: [a]\nreference: b", "'b' is none of the cells");
+  refused("recipe: base.yaml\ncells: [a, \"b vs c: seed=1\"]", "'c' is none of the cells");
+  refused("recipe: base.yaml\ncells: [\"a: compress.method=zip\"]", "wanda-2of4");
   refused("recipe: base.yaml\ncell: [a]", "cell");
 }
 
@@ -93,7 +102,8 @@ TEST(Compare, ThePageShowsEveryCell) {
   EXPECT_THAT(page, HasSubstr("| 2.000 [1.774, 2.226] |"));
   EXPECT_THAT(page, HasSubstr("| none | no child meets the budgets |"));
   EXPECT_THAT(page, HasSubstr("base.yaml; `threads=2`."));
-  EXPECT_THAT(page, HasSubstr("- other: `seed=1`"));
+  EXPECT_THAT(page, HasSubstr("- other, against ours: `seed=1`"));
+  EXPECT_THAT(page, HasSubstr(", in `children/ours`"));
   EXPECT_THAT(page, Not(HasSubstr("held-out text/kl |"))) << "there is a column of its own";
   const Json json = compare_json(made_up_comparison());
   EXPECT_EQ(json.at("cells").size(), 3U);

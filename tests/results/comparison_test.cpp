@@ -18,7 +18,7 @@ using test::made_up_comparison;
 TEST(Comparison, RatiosArePairedUnitByUnit) {
   const Comparison comparison = made_up_comparison();
   EXPECT_DOUBLE_EQ(comparison.cells[0].kl().value, 15.0 / 40.0);
-  const SumRatio ratio = comparison.cells[1].kl_ratio_to(comparison.reference_cell()).value();
+  const SumRatio ratio = comparison.cells[1].kl_ratio_to(comparison.cells[0]).value();
   EXPECT_DOUBLE_EQ(ratio.value, 2.0);
   const double squares = 1.0 * 1.0 + 1.0 * 1.0 + 0.0;  // 9 − 8, 17 − 18, 4 − 4
   EXPECT_NEAR(ratio.standard_error, std::sqrt(squares * 3.0 / 2.0) / 15.0, 1e-12);
@@ -27,7 +27,20 @@ TEST(Comparison, RatiosArePairedUnitByUnit) {
   EXPECT_EQ(ratio_text(comparison, comparison.cells[2]), "–");
   ComparedCell elsewhere = comparison.cells[1];
   elsewhere.unit_tokens[0] = 11.0;
-  EXPECT_FALSE(elsewhere.kl_ratio_to(comparison.reference_cell()).has_value());
+  EXPECT_FALSE(elsewhere.kl_ratio_to(comparison.cells[0]).has_value());
+}
+
+TEST(Comparison, ACellMayHaveAReferenceOfItsOwn) {
+  Comparison comparison = made_up_comparison();
+  comparison.cells[0].reference = "other";
+  comparison.cells[1].reference = "other";
+  EXPECT_EQ(ratio_text(comparison, comparison.cells[1]), "1");
+  EXPECT_EQ(ratio_text(comparison, comparison.cells[0]).substr(0, 6), "0.500 ");
+  EXPECT_EQ(comparison.reference_of(comparison.cells[2])->name, "ours");
+  // One that is not made yet.
+  comparison.cells[0].reference = "later";
+  EXPECT_EQ(comparison.reference_of(comparison.cells[0]), nullptr);
+  EXPECT_EQ(ratio_text(comparison, comparison.cells[0]), "–");
 }
 
 TEST(Comparison, ComesBackFromTheDatabase) {
@@ -43,14 +56,15 @@ TEST(Comparison, ComesBackFromTheDatabase) {
   EXPECT_EQ(got.cells[0].unit_tokens, put.cells[0].unit_tokens);
   EXPECT_EQ(got.cells[0].metrics, put.cells[0].metrics);
   EXPECT_EQ(got.cells[0].settings, "seed=1");
+  EXPECT_EQ(got.cells[1].reference, "ours");
+  EXPECT_EQ(got.cells[0].folder, "children/ours");
   EXPECT_EQ(got.cells[0].budget, "parameters <= 0.8x");
   EXPECT_EQ(got.cells[0].parameters, 0.75);
   EXPECT_EQ(got.cells[0].predicted, 0.5);
   EXPECT_EQ(got.cells[0].seconds, 7.0);
   EXPECT_TRUE(got.cells[2].kl_sums.empty());
-  for (const char* broken :
-       {"[]", "{}", "{\"reference\": \"a\"}", "{\"reference\": \"a\", \"cells\": []}",
-        "{\"reference\": \"a\", \"cells\": [{\"name\": \"a\"}]}"}) {
+  for (const char* broken : {"[]", "{}", "{\"reference\": \"a\"}",
+                             "{\"reference\": \"a\", \"cells\": [{\"name\": \"a\"}]}"}) {
     db.put_meta("comparison", broken);
     EXPECT_PUZZLE_ERROR((void)load_comparison(db), ErrorKind::kFormat, "meta comparison");
   }

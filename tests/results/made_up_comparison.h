@@ -7,14 +7,17 @@ namespace puzzle::test {
 
 // KL 15/40 for "ours", twice that for "other".
 inline Comparison made_up_comparison() {
-  ComparedCell ours{.name = "ours", .settings = "seed=1", .budget = "parameters <= 0.8x"};
+  ComparedCell ours{.name = "ours",
+                    .settings = "seed=1",
+                    .budget = "parameters <= 0.8x",
+                    .folder = "children/ours"};
   ours.kl_sums = {4.0, 9.0, 2.0};
   ours.unit_tokens = {10.0, 20.0, 10.0};
   ours.parameters = 0.75;
   ours.metrics = {{"held-out text/perplexity", 12.5}, {"held-out text/kl", 0.375}};
   ours.predicted = 0.5;
   ours.seconds = 7.0;
-  ComparedCell other{.name = "other", .settings = "seed=1"};
+  ComparedCell other{.name = "other", .reference = "ours", .settings = "seed=1"};
   other.kl_sums = {9.0, 17.0, 4.0};
   other.unit_tokens = ours.unit_tokens;
   return {"ours", {ours, other, {.name = "none"}}};

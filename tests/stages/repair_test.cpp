@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -71,6 +72,53 @@ at::Tensor naive_refit(const at::Tensor& x_NF, const at::Tensor& y_ND, const at:
   return current_DF + at::linalg_solve_triangular(r, q.t().matmul(b), true).t();
 }
 
+// Matrices that read norm(x), if the output matrix is another.
+template <class Visit>
+void visit_inputs(LayerWeights& layer, bool is_attention, const Visit& visit) {
+  if (is_attention && layer.attention.q.defined()) {
+    visit(" q", layer.attention.q);
+    visit(" k", layer.attention.k);
+    visit(" v", layer.attention.v);
+  } else if (!is_attention && layer.ffn.gate.defined()) {
+    visit(" gate", layer.ffn.gate);
+    visit(" up", layer.ffn.up);
+  }
+}
+
+// W(I + M) with the M of the grid that best predicts, on the second part, how far the parent's
+// normalised input is from the child's. `parts` hold the states that enter the sub-block.
+void naive_input_correction(LayerWeights& child, bool is_attention, const Geometry& geometry,
+                            const std::vector<NaiveStates>& parts,
+                            const std::vector<double>& lambdas) {
+  const auto rows = [&](std::size_t p) {
+    const auto input = [&](const at::Tensor& x) {
+      const at::Tensor xn = is_attention ? attention_input(child.attention, geometry, x)
+                                         : ffn_input(child.ffn, geometry, x);
+      return xn.defined() ? xn.flatten(0, 1) : xn;
+    };
+    const at::Tensor own = input(parts[p].child);
+    return std::pair(own, own.defined() ? input(parts[p].parent) - own : own);
+  };
+  const auto [x, y] = rows(0);
+  const auto [held_x, held_y] = rows(1);
+  if (!x.defined()) {
+    return;
+  }
+  at::Tensor best = at::zeros({x.size(1), x.size(1)}, x.options());
+  double best_error = held_y.square().sum().item<double>();
+  for (const double lambda : lambdas) {
+    const at::Tensor m = naive_refit(x, y, at::ones({x.size(0)}, x.options()),
+                                     at::zeros({x.size(1), x.size(1)}, x.options()), lambda);
+    const double error = (held_y - held_x.matmul(m.t())).square().sum().item<double>();
+    if (error < best_error) {
+      best_error = error;
+      best = m;
+    }
+  }
+  visit_inputs(child, is_attention,
+               [&](const char*, at::Tensor& matrix) { matrix = matrix + matrix.matmul(best); });
+}
+
 at::Tensor naive_weights(const at::Tensor& parent_ND, double median, const std::string& rule) {
   const at::Tensor norms = parent_ND.square().sum(-1);
   if (rule == "none") {
@@ -79,7 +127,7 @@ at::Tensor naive_weights(const at::Tensor& parent_ND, double median, const std::
   return norms.clamp_min(rule == "damped" ? median : 1e-20).reciprocal();
 }
 
-// The whole stage without batches, files or sums: the child's output matrices by name of the layer
+// The whole stage without batches, files or sums: the matrices by name of the layer
 // and half.
 std::map<std::string, at::Tensor> naive_repair(const RepairRun& run, const RepairOptions& options) {
   const c10::NoGradGuard no_grad;
@@ -99,6 +147,9 @@ std::map<std::string, at::Tensor> naive_repair(const RepairRun& run, const Repai
     LayerWeights child = double_layer(start.layers[i]);
     const LayerWeights parent = double_layer(run.parent.weights.layers[i]);
     for (const bool is_attention : {true, false}) {
+      if (options.inputs) {
+        naive_input_correction(child, is_attention, geometry, parts, options.lambdas);
+      }
       for (std::size_t p = 0; p < 2; ++p) {
         parts[p].parent = half_of(parent, is_attention, geometry, parts[p].parent, passes[p]);
       }
@@ -134,6 +185,9 @@ std::map<std::string, at::Tensor> naive_repair(const RepairRun& run, const Repai
           best = candidate;
         }
       }
+      visit_inputs(child, is_attention, [&](const char* name, at::Tensor& matrix) {
+        matrices[std::to_string(i) + name] = matrix;
+      });
       matrices[std::to_string(i) + (is_attention ? " attention" : " ffn")] = best;
       if (is_attention) {
         set_output_matrix(child.attention, best);
@@ -148,7 +202,7 @@ std::map<std::string, at::Tensor> naive_repair(const RepairRun& run, const Repai
   return matrices;
 }
 
-std::map<std::string, at::Tensor> output_matrices(const ModelWeights& model) {
+std::map<std::string, at::Tensor> matrices_of(ModelWeights model) {
   std::map<std::string, at::Tensor> matrices;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     for (const bool is_attention : {true, false}) {
@@ -156,24 +210,29 @@ std::map<std::string, at::Tensor> output_matrices(const ModelWeights& model) {
       if (matrix.defined()) {
         matrices[std::to_string(i) + (is_attention ? " attention" : " ffn")] = matrix;
       }
+      visit_inputs(model.layers[i], is_attention, [&](const char* name, at::Tensor& input) {
+        matrices[std::to_string(i) + name] = input;
+      });
     }
   }
   return matrices;
 }
 
-TEST(Repair, IsTheWeightedRidgeRefitOfEveryOutputMatrix) {
-  for (const char* rule : {"none", "inverse", "damped"}) {
+TEST(Repair, IsTheRidgeRefitOfEveryMatrix) {
+  for (const auto& [rule, inputs] :
+       {std::pair("none", false), {"inverse", true}, {"damped", false}, {"damped", true}}) {
     RepairRun run;
     RepairOptions options;
     options.token_weights = rule;
+    options.inputs = inputs;
     options.batch_tokens = 48;  // three windows of 16
     const RepairResult result = run.run(options);
     ASSERT_GT(result.refitted, 0) << rule;
     const auto expected = naive_repair(run, options);
-    const auto found = output_matrices(load_model(result.folder, at::kFloat));
+    const auto found = matrices_of(load_model(result.folder, at::kFloat));
     ASSERT_EQ(found.size(), expected.size());
     std::int64_t changed = 0;
-    const auto before = output_matrices(run.start());
+    const auto before = matrices_of(run.start());
     for (const auto& [name, matrix] : expected) {
       const double size = matrix.abs().max().item<double>();
       EXPECT_CLOSE(found.at(name), matrix, 2e-4 * size) << rule << " " << name;
@@ -190,7 +249,7 @@ TEST(Repair, LowersTheHeldOutKlAndChangesNothingElse) {
   EXPECT_NEAR(result.kl_before, run.naive_kl(run.start_folder), 1e-5);
   EXPECT_NEAR(result.kl_after, run.naive_kl(result.folder), 1e-5);
   EXPECT_LT(result.kl_after, result.kl_before);
-  const auto outputs = output_matrices(run.start());
+  const auto matrices = matrices_of(run.start());
   std::map<std::string, at::Tensor> start;
   visit_tensors(run.start(), ConstTensorVisitor([&](const std::string& name, const at::Tensor& t) {
                   start[name] = t;
@@ -201,7 +260,7 @@ TEST(Repair, LowersTheHeldOutKlAndChangesNothingElse) {
                   changed += at::equal(tensor, start.at(name)) ? 0 : 1;
                 }));
   EXPECT_EQ(changed, static_cast<std::size_t>(result.refitted));
-  EXPECT_LE(changed, outputs.size());
+  EXPECT_LE(changed, matrices.size());
 }
 
 TEST(Repair, KeepsTheChildWhereNothingIsGained) {
@@ -271,9 +330,9 @@ TEST(Repair, TwoRanksGiveTheResultOfOne) {
     EXPECT_NEAR(result.kl_after, expected.kl_after, 1e-5);
     EXPECT_EQ(result.refitted, expected.refitted);
   });
-  const auto found = output_matrices(load_model(path / "children/child", at::kFloat));
+  const auto found = matrices_of(load_model(path / "children/child", at::kFloat));
   for (const auto& [name, matrix] :
-       output_matrices(load_model(alone.context.folder / "children/child", at::kFloat))) {
+       matrices_of(load_model(alone.context.folder / "children/child", at::kFloat))) {
     EXPECT_CLOSE(found.at(name), matrix, 1e-4 * matrix.abs().max().item<double>()) << name;
   }
 }

@@ -16,6 +16,7 @@
 namespace puzzle {
 namespace {
 
+constexpr std::string_view kVersus = " vs ";
 constexpr std::string_view kCompressSection = "compress";
 
 bool is_compress_setting(const std::string& setting) {
@@ -26,6 +27,10 @@ CompareCell parse_cell(const std::string& text) {
   const std::size_t colon = text.find(':');
   CompareCell cell;
   cell.name = trim(std::string_view(text).substr(0, colon));
+  if (const std::size_t versus = cell.name.find(kVersus); versus != std::string::npos) {
+    cell.reference = trim(std::string_view(cell.name).substr(versus + kVersus.size()));
+    cell.name = trim(std::string_view(cell.name).substr(0, versus));
+  }
   for (const std::string& part :
        split(colon == std::string::npos ? "" : text.substr(colon + 1), ';')) {
     if (const std::string_view setting = trim(part); !setting.empty()) {
@@ -68,16 +73,21 @@ void check_cells(const CompareGrid& grid) {
       fail(ErrorKind::kUsage, "{}: cells: '{}' stands twice", file, cell.name);
     }
   }
-  if (!names.contains(grid.options.reference)) {
-    fail(ErrorKind::kUsage, "{}: reference: '{}' is none of the cells", file,
-         grid.options.reference);
+  std::vector<std::string> references = {grid.options.reference};
+  for (const CompareCell& cell : grid.cells) {
+    references.push_back(cell.reference.empty() ? grid.options.reference : cell.reference);
+  }
+  for (const std::string& reference : references) {
+    if (!names.contains(reference)) {
+      fail(ErrorKind::kUsage, "{}: reference: '{}' is none of the cells", file, reference);
+    }
   }
 }
 
-// What there is so far, once the reference is.
+// What there is so far.
 void record(const CompareGrid& grid, const Comparison& comparison) {
   const std::filesystem::path folder = grid.options.run;
-  if (comparison.find_reference() == nullptr || !std::filesystem::exists(folder / "run.db")) {
+  if (!std::filesystem::exists(folder / "run.db")) {
     return;
   }
   RunDb db(folder / "run.db");
@@ -90,9 +100,11 @@ void record(const CompareGrid& grid, const Comparison& comparison) {
 void CompareOptions::visit(OptionList& list) {
   list.add("recipe", recipe, "Recipe that all cells start from; relative to this file.");
   list.add("run", run, "Folder in which all cells run.");
-  list.add("reference", reference, "Cell that the others are compared with; empty: the first.");
+  list.add("reference", reference,
+           "Cell that those without \"vs\" are compared with; empty: the first.");
   list.add("set", set, "Settings of all cells, name=value.");
-  list.add("cells", cells, "What is compared: \"name\" or \"name: setting; setting\".");
+  list.add("cells", cells,
+           "What is compared: \"name\", \"name: setting; setting\" or \"name vs other: ...\".");
 }
 
 CompareGrid load_compare_grid(const std::filesystem::path& file) {
@@ -143,7 +155,7 @@ Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
         fail_with(error.kind(), fmt::format("cell {}: {}", cell.name, error.what()));
       }
       log_warning("compare: {}: {}", cell.name, error.what());
-      comparison.cells.push_back({.name = cell.name, .settings = join(cell.settings, "; ")});
+      comparison.cells.push_back(cell_head(cell));
     }
     if (communicator.is_first()) {
       record(grid, comparison);

@@ -25,9 +25,10 @@ namespace puzzle {
 struct CompareOptions {
   std::string recipe;                // the file that all cells start from; relative to the grid's
   std::string run = "runs/compare";  // folder of all cells
-  std::string reference;             // cell that the others are compared with; empty: the first
+  std::string reference;             // of cells that name no other; empty: the first
   std::vector<std::string> set;      // settings of all cells, "name=value"
-  // "name" or "name: setting; setting", in the order of the table.
+  // "name" or "name: setting; setting", in the order of the table; "name vs other: …" is compared
+  // with that cell.
   std::vector<std::string> cells;
 
   void visit(OptionList& list);

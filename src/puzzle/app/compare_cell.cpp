@@ -30,19 +30,18 @@ double num_parameters(const ModelSpec& spec) {
 struct CellChild {
   std::string key;
   std::filesystem::path folder;
-  ComparedCell facts{};
+  double parameters = 0.0;  // as a fraction of the parent's
+  std::string budget{};
+  double predicted = 0.0;
 };
 
 CellChild searched_child(Pipeline& pipeline) {
   pipeline.run_until("evaluate");
   const FoundArchitecture& chosen = pipeline.chosen();
   const ModelSpec& parent = pipeline.parent().weights.spec;
-  CellChild child{pipeline.child_key(), pipeline.child_folder()};
-  child.facts.budget = chosen.budget;
-  child.facts.predicted = chosen.objective;
-  child.facts.parameters =
-      num_parameters(with_layers(parent, chosen.layers)) / num_parameters(parent);
-  return child;
+  return {pipeline.child_key(), pipeline.child_folder(),
+          num_parameters(with_layers(parent, chosen.layers)) / num_parameters(parent),
+          chosen.budget, chosen.objective};
 }
 
 CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
@@ -55,9 +54,8 @@ CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
   move_to(weights, context.device, context.type);
   (void)evaluate(context, parent, {{cell.name, compressed.key, &weights}}, pipeline.parts().test,
                  options);
-  CellChild child{compressed.key, compressed.folder};
-  child.facts.parameters = compressed.parameters / num_parameters(parent.weights.spec);
-  return child;
+  return {compressed.key, compressed.folder,
+          compressed.parameters / num_parameters(parent.weights.spec)};
 }
 
 void add_evaluation(const RunDb& db, ComparedCell& cell) {
@@ -90,6 +88,10 @@ double seconds_of(RunDb& db, const std::string& cell, const std::string& child_k
 
 }  // namespace
 
+ComparedCell cell_head(const CompareCell& cell) {
+  return {.name = cell.name, .reference = cell.reference, .settings = join(cell.settings, "; ")};
+}
+
 ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicator& communicator,
                        const std::string& command) {
   const Stopwatch watch;
@@ -101,9 +103,10 @@ ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicat
     return {};
   }
   RunDb& db = pipeline.context().db;
-  ComparedCell result = child.facts;
-  result.name = cell.name;
-  result.settings = join(cell.settings, "; ");
+  ComparedCell result = cell_head(cell);
+  result.budget = child.budget;
+  result.predicted = child.predicted;
+  result.parameters = child.parameters;
   result.folder = child.folder.lexically_relative(recipe.run).string();
   add_evaluation(db, result);
   result.seconds = seconds_of(db, cell.name, child.key, watch.seconds());

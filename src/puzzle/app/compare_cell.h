@@ -13,11 +13,15 @@ namespace puzzle {
 
 struct CompareCell {
   std::string name;
+  std::string reference;              // cell that it is compared with; empty: the grid's
   std::vector<std::string> settings;  // as written
   // From settings "compress.…": unless its method is "none", the cell's child is not searched for
   // but is the parent itself with its matrices compressed.
   CompressOptions compress;
 };
+
+// Name, reference and settings: what is known without running it.
+[[nodiscard]] ComparedCell cell_head(const CompareCell& cell);
 
 // Runs the cell's recipe up to evaluate, with children named after the cell. Throws as Pipeline.
 // On ranks other than 0 the result is empty.

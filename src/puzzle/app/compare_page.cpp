@@ -75,7 +75,8 @@ std::string compare_page(const CompareGrid& grid, const Comparison& comparison,
   }
   page += ".\n\n";
   for (const ComparedCell& cell : comparison.cells) {
-    page += fmt::format("- {}: {}", cell.name,
+    page += fmt::format("- {}{}: {}", cell.name,
+                        cell.reference.empty() ? "" : ", against " + cell.reference,
                         cell.settings.empty() ? "as that" : "`" + cell.settings + "`");
     page += cell.budget.empty() ? "" : fmt::format(" ({})", cell.budget);
     page += cell.folder.empty() ? "\n" : fmt::format(", in `{}`\n", cell.folder);
@@ -100,8 +101,12 @@ Json compare_json(const Comparison& comparison) {
       entry["metrics"] = cell.metrics;
       entry["seconds"] = cell.seconds;
     }
-    if (const auto ratio = cell.kl_ratio_to(comparison.reference_cell())) {
-      add("kl_ratio", *ratio);
+    const ComparedCell* other = comparison.reference_of(cell);
+    if (other != nullptr) {
+      entry["reference"] = other->name;
+      if (const auto ratio = cell.kl_ratio_to(*other)) {
+        add("kl_ratio", *ratio);
+      }
     }
     cells.push_back(std::move(entry));
   }

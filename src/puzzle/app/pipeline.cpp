@@ -344,19 +344,23 @@ void Pipeline::assemble_stage() {
   child_ = {is_last ? child_name_ : name, result.folder, result.key};
 }
 
+const TokenPart& Pipeline::repair_text() const {
+  return recipe_.repair.part == "train" ? parts_->train : parts_->calibration;
+}
+
 void Pipeline::repair_stage() {
   if (!recipe_.repair_child) {
     return;
   }
   const bool is_last = !recipe_.train_child;
   KeyBuilder content;
-  content.add("child", child_.key).add("calibration", parts_->calibration.content_key());
+  content.add("child", child_.key).add("text", repair_text().content_key());
   content.add("validation", parts_->validation.content_key());
   add_options_to_key(content, recipe_.repair);
   const std::string name =
       is_last && !is_cell_ ? child_name_ : state_name(kRepairedSuffix, content);
   const RepairResult result = repair(*context_, *parent_, {child_.folder, child_.key, name},
-                                     parts_->calibration, parts_->validation, recipe_.repair);
+                                     repair_text(), parts_->validation, recipe_.repair);
   untrained_.push_back(child_);
   child_ = {is_last ? child_name_ : name, result.folder, result.key};
 }

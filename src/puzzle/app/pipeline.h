@@ -108,6 +108,7 @@ class Pipeline {
   // Where a state of the child before its last goes, below children/; `content` is all that it is
   // made of.
   [[nodiscard]] std::string state_name(std::string_view suffix, const KeyBuilder& content) const;
+  [[nodiscard]] const TokenPart& repair_text() const;
   [[nodiscard]] ScoreOptions score_options() const;
   [[nodiscard]] ChildSource child_source() const;
   // Scores exactly what the search chooses on estimates, until its choice stands (score_chosen).

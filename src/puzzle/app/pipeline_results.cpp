@@ -107,7 +107,7 @@ Pipeline::ChildState Pipeline::distilled(const Compared& compared) {
   if (recipe_.repair_child && compared.name != kPaperInit) {
     const std::string name = compared.name + std::string(kRepairedSuffix);
     const RepairResult repaired = repair(*context_, *parent_, {state.folder, state.key, name},
-                                         parts_->calibration, parts_->validation, recipe_.repair);
+                                         repair_text(), parts_->validation, recipe_.repair);
     state = {name, repaired.folder, repaired.key};
   }
   const std::string name = compared.name + std::string(kDistilledSuffix);

@@ -321,8 +321,7 @@ class Planner {
     }
     const Work work =
         static_cast<double>(count) * repair_work(recipe_, parent_, plan_.child_fraction);
-    const std::int64_t tokens =
-        tokens_used(recipe_.repair.num_tokens, recipe_.data.calibration_tokens);
+    const std::int64_t tokens = repair_tokens(recipe_);
     const HeldBytes held = held_bytes(parent_, 2 * (tokens + recipe_.data.validation_tokens),
                                       2 * recipe_.repair.state_memory_mib);
     add(name, {.tokens = count * tokens,

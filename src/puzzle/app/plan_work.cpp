@@ -282,10 +282,15 @@ Work search_work(const Recipe& recipe, const SearchOptions& options, const Model
   return work;
 }
 
+std::int64_t repair_tokens(const Recipe& recipe) {
+  return tokens_used(recipe.repair.num_tokens, recipe.repair.part == "train"
+                                                   ? recipe.data.train_tokens
+                                                   : recipe.data.calibration_tokens);
+}
+
 Work repair_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction) {
   const Work layers = layers_work(spec, recipe.data.window);
-  const auto tokens =
-      static_cast<double>(tokens_used(recipe.repair.num_tokens, recipe.data.calibration_tokens));
+  const auto tokens = static_cast<double>(repair_tokens(recipe));
   const auto held_out = static_cast<double>(
       tokens_used(recipe.repair.validation_tokens, recipe.data.validation_tokens));
   // The child's features are made twice: for the sums, and with the new matrix.
@@ -293,13 +298,18 @@ Work repair_work(const Recipe& recipe, const ModelSpec& spec, double child_fract
               held_out * (2.0 * head_work(spec, recipe.data.window) +
                           (2.0 + 2.0 * child_fraction) * layers);
   const auto hidden = static_cast<double>(spec.hidden_size);
+  const auto ridges = static_cast<double>(recipe.repair.lambdas.size());
+  const auto add_fit = [&](double features) {
+    work += dense_work(tokens * 2.0 * features * (features + hidden));
+    // One factor and one solve of every ridge.
+    work.solves += ridges * features * features * (features / 3.0 + 4.0 * hidden);
+  };
   for (const BlockSpec& block : spec.layers) {
-    const auto width = child_fraction * static_cast<double>(block.ffn.width);
-    for (const double features : {hidden, width}) {
-      work += dense_work(tokens * 2.0 * features * (features + hidden));
-      // One factor and one solve of every ridge.
-      const auto ridges = static_cast<double>(recipe.repair.lambdas.size());
-      work.solves += ridges * features * features * (features / 3.0 + 4.0 * hidden);
+    add_fit(hidden);
+    add_fit(child_fraction * static_cast<double>(block.ffn.width));
+    if (recipe.repair.inputs) {
+      add_fit(child_fraction * hidden);
+      add_fit(child_fraction * hidden);
     }
   }
   return work;

@@ -42,6 +42,8 @@ struct Work {
 // Of what the search measures and estimates; depth-only is taken to drop half of the layers.
 [[nodiscard]] Work search_work(const Recipe& recipe, const SearchOptions& options,
                                const ModelSpec& spec, const SearchSpace& space);
+// Tokens of the part that repair refits on.
+[[nodiscard]] std::int64_t repair_tokens(const Recipe& recipe);
 // `child_fraction`: the child's share of the parent's layers.
 [[nodiscard]] Work repair_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction);
 [[nodiscard]] Work distill_child_work(const Recipe& recipe, const ModelSpec& spec,

@@ -35,7 +35,7 @@ TableRow cell_row(const Comparison& comparison, const ComparedCell& cell) {
   return {{cell.name, format_with_error(kl.value, kl.standard_error), ratio_text(comparison, cell),
            format_significant(cell.predicted), format_percent(cell.parameters),
            human_seconds(cell.seconds), settings},
-          cell.name == comparison.reference};
+          comparison.reference_of(cell) == &cell};
 }
 
 }  // namespace
@@ -43,8 +43,9 @@ TableRow cell_row(const Comparison& comparison, const ComparedCell& cell) {
 PageSection cells_section(const ReportData& data) {
   PageSection section{
       "cells", "Recipes compared",
-      "Children of several recipes on text that nothing else saw. The ratio is to the highlighted "
-      "cell, unit of text by unit of text, with its 95 % interval; predicted is the search's sum "
+      "Children of several recipes on text that nothing else saw. The ratio is to the cell with "
+      "ratio 1 above, unit of text by unit of text, with its 95 % interval; predicted is the "
+      "search's sum "
       "of scores; time is that of what no cell above had made.",
       ""};
   Markup out;

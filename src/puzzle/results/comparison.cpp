@@ -26,19 +26,15 @@ std::optional<SumRatio> ComparedCell::kl_ratio_to(const ComparedCell& other) con
   return ratio_of_sums(kl_sums, other.kl_sums);
 }
 
-const ComparedCell* Comparison::find_reference() const {
-  const auto found = std::ranges::find(cells, reference, &ComparedCell::name);
+const ComparedCell* Comparison::reference_of(const ComparedCell& cell) const {
+  const auto found = std::ranges::find(cells, cell.reference.empty() ? reference : cell.reference,
+                                       &ComparedCell::name);
   return found == cells.end() ? nullptr : &*found;
-}
-
-const ComparedCell& Comparison::reference_cell() const {
-  const ComparedCell* cell = find_reference();
-  PUZZLE_CHECK(cell != nullptr, "no cell {}", reference);
-  return *cell;
 }
 
 Json to_json(const ComparedCell& cell) {
   return {{"name", cell.name},
+          {"reference", cell.reference},
           {"settings", cell.settings},
           {"budget", cell.budget},
           {"folder", cell.folder},
@@ -54,6 +50,7 @@ ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
   try {
     ComparedCell cell;
     value.at("name").get_to(cell.name);
+    value.at("reference").get_to(cell.reference);
     value.at("settings").get_to(cell.settings);
     value.at("budget").get_to(cell.budget);
     value.at("folder").get_to(cell.folder);
@@ -92,20 +89,17 @@ std::optional<Comparison> load_comparison(const RunDb& db) {
   for (const Json& cell : value["cells"]) {
     comparison.cells.push_back(parse_compared_cell(cell, place));
   }
-  if (comparison.find_reference() == nullptr) {
-    fail(ErrorKind::kFormat, "{}: the reference '{}' is none of the cells", place,
-         comparison.reference);
-  }
   return comparison;
 }
 
 std::string ratio_text(const Comparison& comparison, const ComparedCell& cell) {
-  if (cell.name == comparison.reference && !cell.kl_sums.empty()) {
-    return "1";
-  }
-  const std::optional<SumRatio> ratio = cell.kl_ratio_to(comparison.reference_cell());
+  const ComparedCell* other = comparison.reference_of(cell);
+  const std::optional<SumRatio> ratio = other == nullptr ? std::nullopt : cell.kl_ratio_to(*other);
   if (!ratio) {
     return "–";
+  }
+  if (other == &cell) {
+    return "1";
   }
   const double half = kNormal95 * ratio->standard_error;
   return fmt::format("{:.3f} [{:.3f}, {:.3f}]", ratio->value, ratio->value - half,

@@ -17,9 +17,10 @@ class RunDb;
 // One recipe and its child. `kl_sums` is empty where no child meets the budgets.
 struct ComparedCell {
   std::string name{};
-  std::string settings{};  // "; " between them
-  std::string budget{};    // what it had to meet, for people
-  std::string folder{};    // of the child, below the run's; cells may share one
+  std::string reference{};  // cell that it is compared with; empty: the comparison's
+  std::string settings{};   // "; " between them
+  std::string budget{};     // what it had to meet, for people
+  std::string folder{};     // of the child, below the run's; cells may share one
   // Of independent units of test text, the same for all cells: Σ KL(parent ‖ child) in nats, and
   // tokens.
   std::vector<double> kl_sums{};
@@ -35,12 +36,11 @@ struct ComparedCell {
 };
 
 struct Comparison {
-  std::string reference;  // name of the cell that the others are compared with
+  std::string reference;  // name of the cell that those without another are compared with
   std::vector<ComparedCell> cells;
 
-  // Null as long as that cell is not there.
-  [[nodiscard]] const ComparedCell* find_reference() const;
-  [[nodiscard]] const ComparedCell& reference_cell() const;  // which must be there
+  // What `cell` is compared with. Null as long as that is not there.
+  [[nodiscard]] const ComparedCell* reference_of(const ComparedCell& cell) const;
 };
 
 [[nodiscard]] nlohmann::json to_json(const ComparedCell& cell);
@@ -52,7 +52,7 @@ void put_comparison(RunDb& db, const Comparison& comparison);
 // Empty where nothing was compared. Throws Error(kFormat) for damaged values.
 [[nodiscard]] std::optional<Comparison> load_comparison(const RunDb& db);
 
-// "1.234 [1.100, 1.368]": the ratio with its 95 % interval; "1" for the reference, "–" without one.
+// "1.234 [1.100, 1.368]": the ratio with its 95 % interval; "1" for a reference, "–" without one.
 [[nodiscard]] std::string ratio_text(const Comparison& comparison, const ComparedCell& cell);
 
 }  // namespace puzzle

@@ -20,6 +20,7 @@
 #include "puzzle/stages/child_folder.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/heldout_kl.h"
+#include "puzzle/stages/layer_half.h"
 #include "puzzle/stages/token_weights.h"
 #include "puzzle/tensor/ridge.h"
 #include "puzzle/tensor/tensor_file.h"
@@ -28,52 +29,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kRepairVersion = 2;
-
-enum class Half { kAttention, kFfn };
-
-const char* half_name(Half half) { return half == Half::kAttention ? "attention" : "ffn"; }
-
-bool is_none(const LayerWeights& layer, Half half) {
-  return half == Half::kAttention ? layer.attention.spec.kind == AttentionKind::kNone
-                                  : layer.ffn.spec.kind == FfnKind::kNone;
-}
-
-at::Tensor apply_half(const LayerWeights& layer, Half half, const Geometry& geometry,
-                      const at::Tensor& x, const PassContext& pass) {
-  return half == Half::kAttention ? apply_attention(layer.attention, geometry, x, pass)
-                                  : apply_ffn(layer.ffn, geometry, x);
-}
-
-at::Tensor half_features(const LayerWeights& layer, Half half, const Geometry& geometry,
-                         const at::Tensor& x, const PassContext& pass) {
-  if (half == Half::kAttention) {
-    return attention_features(layer.attention, geometry,
-                              attention_input(layer.attention, geometry, x), pass);
-  }
-  return ffn_features(layer.ffn, ffn_input(layer.ffn, geometry, x));
-}
-
-at::Tensor half_output(const LayerWeights& layer, Half half, const at::Tensor& features) {
-  return half == Half::kAttention ? attention_output(layer.attention, features)
-                                  : ffn_output(layer.ffn, features);
-}
-
-const at::Tensor& half_matrix(const LayerWeights& layer, Half half) {
-  return half == Half::kAttention ? output_matrix(layer.attention) : output_matrix(layer.ffn);
-}
-
-void set_half_matrix(LayerWeights& layer, Half half, at::Tensor matrix) {
-  if (half == Half::kAttention) {
-    set_output_matrix(layer.attention, std::move(matrix));
-  } else {
-    set_output_matrix(layer.ffn, std::move(matrix));
-  }
-}
-
-const at::Tensor& half_bias(const LayerWeights& layer, Half half) {
-  return half == Half::kAttention ? layer.attention.o_bias : layer.ffn.down_bias;
-}
+constexpr std::int64_t kRepairVersion = 3;
 
 // Parent's and child's states of one part, walking together.
 struct StatePair {
@@ -130,13 +86,20 @@ class Repairer {
     std::int64_t refitted = 0;
     std::vector<TensorToWrite> changed;
     for (const Half half : {Half::kAttention, Half::kFfn}) {
-      advance_parent(index, half);
       if (is_none(layer, half)) {
+        advance_parent(index, half);
         continue;
       }
-      std::optional<at::Tensor> matrix = is_done
-                                             ? stored_matrix(file, layer, half)
-                                             : refit(layer, half, place + ", " + half_name(half));
+      const std::string half_place = place + ", " + half_name(half);
+      if (const auto correction = is_done ? stored(file, input_name(half), correction_like())
+                                          : input_correction(layer, half, half_place)) {
+        refitted += correct_inputs(layer, half, *correction);
+        changed.push_back(tensor_to_write(input_name(half), *correction));
+      }
+      advance_parent(index, half);
+      std::optional<at::Tensor> matrix =
+          is_done ? stored(file, half_name(half), half_matrix(layer, half))
+                  : refit(layer, half, half_place);
       if (matrix.has_value()) {
         ++refitted;
         changed.push_back(tensor_to_write(half_name(half), *matrix));
@@ -151,13 +114,85 @@ class Repairer {
     return refitted;
   }
 
-  static std::optional<at::Tensor> stored_matrix(const std::filesystem::path& file,
-                                                 const LayerWeights& layer, Half half) {
-    const SafetensorsFile stored(file);
-    if (stored.find_tensor(half_name(half)) == nullptr) {
+  static std::optional<at::Tensor> stored(const std::filesystem::path& file,
+                                          const std::string& name, const at::Tensor& like) {
+    const SafetensorsFile tensors(file);
+    if (tensors.find_tensor(name) == nullptr) {
       return std::nullopt;
     }
-    return read_tensor_like(stored, half_name(half), half_matrix(layer, half));
+    return read_tensor_like(tensors, name, like);
+  }
+
+  static std::string input_name(Half half) { return std::string(half_name(half)) + ".input"; }
+
+  // [D, D] in the child's type.
+  [[nodiscard]] at::Tensor correction_like() const {
+    const std::int64_t hidden = parent_.weights.spec.hidden_size;
+    return at::empty({hidden, hidden}, parent_.weights.embedding.options());
+  }
+
+  // M of repair.h: the best of the grid on held-out tokens, nothing where none is better than no
+  // correction or where no matrix but the output matrix reads the input. Both states are those that
+  // enter the sub-block.
+  std::optional<at::Tensor> input_correction(LayerWeights& layer, Half half,
+                                             const std::string& place) {
+    std::int64_t matrices = 0;
+    visit_input_matrices(layer, half, [&](at::Tensor&) { ++matrices; });
+    if (matrices == 0 || !options_.inputs) {
+      return std::nullopt;
+    }
+    const auto drift = [&](const StatePair& pair, std::int64_t batch, const at::Tensor& xn) {
+      return half_input(layer, half, parent_.geometry, pair.parent.states(batch)) - xn;
+    };
+    const std::int64_t hidden = parent_.weights.spec.hidden_size;
+    Gram gram(hidden, hidden, parent_.weights.embedding.device());
+    for (std::int64_t b = 0; b < calibration_.child.num_batches(); ++b) {
+      const at::Tensor xn = half_input(layer, half, parent_.geometry, calibration_.child.states(b));
+      gram.add(xn, drift(calibration_, b, xn), at::Tensor());
+    }
+    gram.visit_sums([&](at::Tensor& sum) { context_.communicator.all_reduce_sum(sum); });
+    const at::Tensor none = at::zeros_like(correction_like());
+    std::vector<at::Tensor> candidates = {none};
+    for (const double lambda : options_.lambdas) {
+      candidates.push_back(solve_ridge(gram, lambda, place).weight.to(none.options()));
+    }
+    std::vector<double> errors(candidates.size(), 0.0);
+    for (std::int64_t b = 0; b < validation_.child.num_batches(); ++b) {
+      const at::Tensor xn = half_input(layer, half, parent_.geometry, validation_.child.states(b));
+      const at::Tensor y = drift(validation_, b, xn);
+      for (std::size_t c = 0; c < candidates.size(); ++c) {
+        errors[c] +=
+            squared_norms(y - at::linear(xn, candidates[c])).sum(at::kDouble).item<double>();
+      }
+    }
+    return best_candidate(candidates, errors, place + ", input");
+  }
+
+  // W ← W(I + M); how many matrices that are.
+  static std::int64_t correct_inputs(LayerWeights& layer, Half half, const at::Tensor& correction) {
+    std::int64_t matrices = 0;
+    visit_input_matrices(layer, half, [&](at::Tensor& matrix) {
+      matrix = matrix + at::mm(matrix, correction);
+      ++matrices;
+    });
+    return matrices;
+  }
+
+  // The candidate of the least error, summed over ranks; nothing for the first, which is the state
+  // of things.
+  std::optional<at::Tensor> best_candidate(const std::vector<at::Tensor>& candidates,
+                                           std::vector<double>& errors, const std::string& place) {
+    for (double& error : errors) {
+      error = context_.communicator.all_reduce_sum(error);
+      if (!std::isfinite(error)) {
+        fail(ErrorKind::kNumeric, "repair: hidden states on held-out tokens are not finite");
+      }
+    }
+    const auto best = std::min_element(errors.begin(), errors.end()) - errors.begin();
+    log_debug("{}: held-out error {:.4g} -> {:.4g}, ridge {} of {}", place, errors.front(),
+              errors[static_cast<std::size_t>(best)], best, errors.size() - 1);
+    return best == 0 ? std::nullopt
+                     : std::optional(candidates[static_cast<std::size_t>(best)].contiguous());
   }
 
   void advance_parent(std::size_t index, Half half) {
@@ -209,12 +244,8 @@ class Repairer {
     for (const double lambda : options_.lambdas) {
       candidates.push_back(refit_ridge(gram, current, lambda, place).weight.to(current.options()));
     }
-    const std::vector<double> errors = heldout_errors(layer, half, candidates, median);
-    const auto best = std::min_element(errors.begin(), errors.end()) - errors.begin();
-    log_debug("{}: held-out error {:.4g} -> {:.4g}", place, errors.front(),
-              errors[static_cast<std::size_t>(best)]);
-    return best == 0 ? std::nullopt
-                     : std::optional(candidates[static_cast<std::size_t>(best)].contiguous());
+    std::vector<double> errors = heldout_errors(layer, half, candidates, median);
+    return best_candidate(candidates, errors, place);
   }
 
   std::vector<double> heldout_errors(const LayerWeights& layer, Half half,
@@ -230,12 +261,6 @@ class Repairer {
         const at::Tensor squares = squared_norms(y - at::linear(x, candidates[c]));
         errors[c] +=
             (weights.defined() ? squares * weights : squares).sum(at::kDouble).item<double>();
-      }
-    }
-    for (double& error : errors) {
-      error = context_.communicator.all_reduce_sum(error);
-      if (!std::isfinite(error)) {
-        fail(ErrorKind::kNumeric, "repair: hidden states on held-out tokens are not finite");
       }
     }
     return errors;
@@ -304,11 +329,14 @@ std::optional<RepairResult> finished_repair(RunContext& context, const std::stri
 }  // namespace
 
 void RepairOptions::visit(OptionList& list) {
+  list.add("part", part, Choices{{"calibration", "train"}}, "Part of the text to refit on.");
   list.add("num_tokens", num_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
-           "Tokens of the calibration part to refit on; 0 uses all of it.");
+           "Tokens of that part to refit on; 0 uses all of it. Gains grow with them: a tenth of "
+           "the KL needs some 40 per input of a matrix.");
   list.add("lambdas", lambdas, Range<double>{0.0, 1e3},
            "Ridges to choose from by held-out error, relative to the mean squared feature; the "
            "larger, the nearer to the weights there are.");
+  list.add("inputs", inputs, "Refit what reads a sub-block's input, too: q, k and v, gate and up.");
   list.add("token_weights", token_weights, Choices{{"none", "inverse", "damped"}},
            "What a token counts, as init_library.token_weights; h is the parent's state.");
   list.add("validation_tokens", validation_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},

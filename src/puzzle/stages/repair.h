@@ -7,8 +7,15 @@
 //
 //   W ← W + argmin_Δ Σ_t w_t ‖(y_t − W x_t) − Δ x_t‖² + λ·mean(diag Σ w x xᵀ)·‖Δ‖²,
 //
-// so that each refit undoes the error that all before it left. Sub-blocks "none" have no matrix.
-// λ is chosen per sub-block from a small grid by the same error on held-out tokens, "none of them"
+// so that each refit undoes the error that all before it left. Before that, what reads the
+// sub-block's normalised input (q, k and v, gate and up) learns to read the child's: with xn and
+// xn' the norm of the child's and of the parent's state there,
+//
+//   W ← W(I + M),  M = argmin Σ_t ‖(xn'_t − xn_t) − M xn_t‖² + λ·mean(diag Σ xn xnᵀ)·‖M‖²,
+//
+// one small fit for all of them, after which they make of the child's states what they made of the
+// parent's, as far as that is linear. Sub-blocks "none" have no matrices, "linear" only the first
+// kind. λ is chosen per fit from a small grid by the same error on held-out tokens, "none of them"
 // included, and the whole repair is kept only if it lowers the held-out KL. Costs one forward pass
 // of the parent and one of the child over the tokens (two where a sub-block's features do not fit
 // state_memory_mib); memory tokens × D for each of both.
@@ -27,8 +34,10 @@ namespace puzzle {
 class OptionList;
 
 struct RepairOptions {
-  std::int64_t num_tokens = 0;                     // of the calibration part; 0 = all
+  std::string part = "calibration";                // or "train": whose tokens the caller gives
+  std::int64_t num_tokens = 0;                     // of that part; 0 = all
   std::vector<double> lambdas = {0.03, 0.1, 0.3};  // relative ridges to choose from
+  bool inputs = true;                              // refit q, k, v, gate and up, too
   std::string token_weights = "damped";            // as init_library.token_weights
   std::int64_t validation_tokens = 0;              // of the validation part; 0 = all
   std::int64_t batch_tokens = 4096;
