@@ -242,6 +242,20 @@ TEST(Repair, IsTheRidgeRefitOfEveryMatrix) {
   }
 }
 
+TEST(Repair, BeginsAtTheFirstChangedLayer) {
+  RepairRun run({parse_block("kv4/w96"), parse_block("kv2/w96"), parse_block("kv4/w64")});
+  const RepairResult result = run.run({});
+  ASSERT_GT(result.refitted, 0);
+  const auto expected = naive_repair(run, {});
+  const auto before = matrices_of(run.start());
+  for (const auto& [name, matrix] : matrices_of(load_model(result.folder, at::kFloat))) {
+    EXPECT_CLOSE(matrix, expected.at(name), 2e-4 * matrix.abs().max().item<double>()) << name;
+    if (name.starts_with("0 ")) {
+      EXPECT_TRUE(at::equal(matrix, before.at(name))) << name;
+    }
+  }
+}
+
 TEST(Repair, LowersTheHeldOutKlAndChangesNothingElse) {
   RepairRun run;
   const RepairResult result = run.run({});

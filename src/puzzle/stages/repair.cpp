@@ -83,6 +83,11 @@ class Repairer {
     const bool is_done =
         context_.communicator.all_reduce_max(std::filesystem::exists(file) ? 1.0 : 0.0) > 0.0;
     LayerWeights& layer = child_.weights.layers[index];
+    is_parent_so_far_ = is_parent_so_far_ && is_same(layer, parent_.weights.layers[index]);
+    if (is_parent_so_far_) {  // no error to undo yet
+      walk_together(index);
+      return 0;
+    }
     std::int64_t refitted = 0;
     std::vector<TensorToWrite> changed;
     for (const Half half : {Half::kAttention, Half::kFfn}) {
@@ -112,6 +117,28 @@ class Repairer {
       write_safetensors(file, std::move(changed), {});
     }
     return refitted;
+  }
+
+  static bool is_same(const LayerWeights& a, const LayerWeights& b) {
+    const auto tensors_of = [](const LayerWeights& layer) {
+      std::vector<at::Tensor> tensors;
+      visit_tensors(layer, ConstTensorVisitor([&](const std::string&, const at::Tensor& tensor) {
+                      tensors.push_back(tensor);
+                    }));
+      return tensors;
+    };
+    return a.spec() == b.spec() &&
+           std::ranges::equal(tensors_of(a), tensors_of(b),
+                              [](const auto& x, const auto& y) { return at::equal(x, y); });
+  }
+
+  void walk_together(std::size_t index) {
+    for (StatePair* pair : {&calibration_, &validation_}) {
+      pair->parent.advance(parent_.weights.layers[index]);
+      for (std::int64_t b = 0; b < pair->child.num_batches(); ++b) {
+        pair->child.replace(b, pair->parent.states(b));
+      }
+    }
   }
 
   static std::optional<at::Tensor> stored(const std::filesystem::path& file,
@@ -289,6 +316,7 @@ class Repairer {
   StatePair calibration_;
   StatePair validation_;
   std::int64_t calibration_tokens_;  // of this rank
+  bool is_parent_so_far_ = true;     // the child's layers before the one at hand are the parent's
   bool keeps_features_ = false;
   std::vector<at::Tensor> kept_features_;  // of the half at hand; empty if they do not fit
 };
