@@ -65,6 +65,8 @@ constexpr double kTwoCoresFlopsPerS = 170e9;
 TEST(Plan, TimesOfTheDemoAreThoseMeasured) {
   Recipe recipe = demo_recipe();
   recipe.score.method = "replace-one";
+  recipe.distill_child.compute = "float32";
+  recipe.repair.inputs = false;
   recipe.data.calibration_tokens = 32'768;
   recipe.data.validation_tokens = 4096;
   recipe.data.scoring_tokens = 1024;
@@ -86,6 +88,12 @@ TEST(Plan, TimesOfTheDemoAreThoseMeasured) {
        {std::pair{"data", 2.0}, {"assemble", 2.0}, {"export", 1.0}, {"report", 0.1}}) {
     EXPECT_LT(stages.at(stage).seconds, seconds) << stage;
   }
+  // Mixed precision is faster, and holds the parent's matrices once more.
+  recipe.distill_child.compute = "bfloat16";
+  const StagePlan mixed =
+      by_name(make_plan(recipe, smollm2(), kTwoCoresFlopsPerS)).at("distill-child");
+  EXPECT_LT(mixed.seconds, 0.8 * stages.at("distill-child").seconds);
+  EXPECT_GT(mixed.memory_bytes, stages.at("distill-child").memory_bytes);
   EXPECT_TRUE(stages.contains("search"));
   EXPECT_FALSE(stages.contains("compare"));
 }

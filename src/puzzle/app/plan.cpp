@@ -9,6 +9,7 @@
 #include "puzzle/app/plan_work.h"
 #include "puzzle/arch/cost.h"
 #include "puzzle/stages/block_plan.h"
+#include "puzzle/stages/child_trainer.h"
 #include "puzzle/stages/search_budgets.h"
 #include "puzzle/stages/search_check.h"
 #include "puzzle/stages/weight_types.h"
@@ -19,6 +20,8 @@ namespace puzzle {
 namespace {
 
 constexpr double kFp32Bytes = 4.0;
+// Of a training step in bfloat16 (bench_distill_child), where that is the faster type.
+constexpr double kMixedSpeedup = 1.5;
 constexpr double kMib = 1048576.0;
 // What no configuration tells: how fast other programs and disks are. Calibrated on the demo
 // (recipes/smollm2-cpu.yaml) as it ran on two shared AMD EPYC cores.
@@ -346,11 +349,14 @@ class Planner {
         kFp32Bytes;
     const double kept = states * static_cast<double>(parent_.num_layers()) *
                         (options.checkpoint_layers ? 1.0 : 12.0);
+    const bool is_mixed =
+        compute_type(options, at::kFloat, parse_device(recipe_.device)) == at::kBFloat16;
+    const double cast = is_mixed ? 0.5 * weights_ : 0.0;  // the parent's matrices
     add(name, {.tokens = count * options.num_tokens,
                .flops = work.flops(),
-               .memory_bytes = weights_ + child_bytes() + 4.0 * trained + kept,
+               .memory_bytes = weights_ + cast + child_bytes() + 4.0 * trained + kept,
                .disk_bytes = times * (child_bytes() + 3.0 * trained),
-               .seconds = seconds(work)});
+               .seconds = seconds(work) / (is_mixed ? kMixedSpeedup : 1.0)});
   }
 
   // The children to compare with: the paper's library, and their own distillation.

@@ -46,13 +46,6 @@ std::vector<NamedParameter> trainable_parameters(const ModelWeights& child) {
   return parameters;
 }
 
-c10::ScalarType compute_type(const DistillChildOptions& options, const at::Tensor& like) {
-  if (options.compute == "float32" || like.scalar_type() != at::kFloat) {
-    return like.scalar_type();
-  }
-  return options.compute == "bfloat16" ? at::kBFloat16 : fastest_type(like.device());
-}
-
 std::vector<at::Tensor> layer_parameters(const LayerWeights& layer) {
   std::vector<at::Tensor> parameters;
   visit_tensors(layer, ConstTensorVisitor([&](const std::string&, const at::Tensor& tensor) {
@@ -65,11 +58,20 @@ at::Tensor flat_tokens(const at::Tensor& x_BTD) { return x_BTD.reshape({-1, x_BT
 
 }  // namespace
 
+c10::ScalarType compute_type(const DistillChildOptions& options, c10::ScalarType weights,
+                             const c10::Device& device) {
+  if (options.compute == "float32" || weights != at::kFloat) {
+    return weights;
+  }
+  return options.compute == "bfloat16" ? at::kBFloat16 : fastest_type(device);
+}
+
 ChildTrainer::ChildTrainer(const LoadedModel& parent, const ModelWeights& child,
                            const DistillChildOptions& options)
     : parent_(parent),
       options_(options),
-      type_(compute_type(options, parent.weights.embedding)),
+      type_(compute_type(options, parent.weights.embedding.scalar_type(),
+                         parent.weights.embedding.device())),
       parent_head_(parent.weights.head.to(type_)),
       child_(trainable_child(child, options.train == "all")),
       optimizer_(trainable_parameters(child_), options.adamw) {

@@ -20,6 +20,10 @@ struct StepLosses {
   at::Tensor cosine;
 };
 
+// Type of matrix products for weights of type `weights` on a device.
+[[nodiscard]] c10::ScalarType compute_type(const DistillChildOptions& options,
+                                           c10::ScalarType weights, const c10::Device& device);
+
 class ChildTrainer {
  public:
   // Clones what is trained of `child`; the rest is shared.
