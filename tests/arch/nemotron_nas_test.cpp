@@ -35,6 +35,9 @@ TEST(NemotronNas, EverySpecComesBack) {
   spec.eos_tokens = {2};
   spec.rms_norm_eps = 1e-6;
   EXPECT_EQ(round_trip(spec), spec);
+  spec.qk_norm = true;
+  spec.context_limit = "a window of the parent";
+  EXPECT_EQ(round_trip(spec), spec);
   spec.eos_tokens = {2, 5, 3};
   for (const bool qkv : {false, true}) {
     for (const bool output : {false, true}) {

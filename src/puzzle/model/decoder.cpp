@@ -16,6 +16,14 @@ at::Tensor split_heads(const at::Tensor& x, std::int64_t head_dim) {
   return x.view({x.size(0), x.size(1), -1, head_dim}).transpose(1, 2);
 }
 
+// Queries or keys as attention compares them; `norm` [E] is undefined where the model has none.
+at::Tensor rotated_heads(const at::Tensor& x, const at::Tensor& norm, const Geometry& geometry,
+                         const PassContext& pass) {
+  const at::Tensor heads = split_heads(x, geometry.head_dim);
+  return apply_rotary(norm.defined() ? rms_norm(heads, norm, geometry.rms_norm_eps) : heads,
+                      pass.angles);
+}
+
 // In the weight's type, which is not that of x in mixed precision (with_matrices_in).
 at::Tensor dense(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const at::Tensor typed = x.to(weight.scalar_type());
@@ -54,10 +62,10 @@ at::Tensor attention_features(const AttentionWeights& weights, const Geometry& g
     return xn_BTD;
   }
   const at::Tensor typed = xn_BTD.to(weights.q.scalar_type());
-  const at::Tensor q = apply_rotary(
-      split_heads(dense(typed, weights.q, weights.q_bias), geometry.head_dim), pass.angles);
-  at::Tensor k = apply_rotary(
-      split_heads(dense(typed, weights.k, weights.k_bias), geometry.head_dim), pass.angles);
+  const at::Tensor q =
+      rotated_heads(dense(typed, weights.q, weights.q_bias), weights.q_norm, geometry, pass);
+  at::Tensor k =
+      rotated_heads(dense(typed, weights.k, weights.k_bias), weights.k_norm, geometry, pass);
   at::Tensor v = split_heads(dense(typed, weights.v, weights.v_bias), geometry.head_dim);
   if (cache != nullptr) {
     const std::int64_t new_tokens = xn_BTD.size(1);
