@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -20,6 +21,7 @@
 #include "support/expect_close.h"
 #include "support/shared_data.h"
 #include "support/temp_dir.h"
+#include "support/tiny_model.h"
 
 namespace puzzle {
 namespace {
@@ -183,6 +185,31 @@ TEST(DecoderParity, LogitsOfTheRealParentAreThoseOfTransformers) {
   // Errors of 1,024 logits largely cancel: one that is wrong by 0.01 shows.
   const at::Tensor signs = 1.0 - 2.0 * at::arange(1024).remainder(2).to(at::kDouble);
   EXPECT_CLOSE((logits_TV.reshape({64, 48, 1024}) * signs).mean(-1), rows("signed_means"), 1e-5);
+}
+
+// What training in bfloat16 does: the stream stays in float, and the masters get their gradients.
+TEST(DecoderParity, MixedPrecisionReachesTheNormsOfQAndK) {
+  ModelSpec spec = test::tiny_spec(1);
+  spec.qk_norm = true;
+  const ModelWeights model = random_model(spec, 4);
+  const Geometry geometry(spec);
+  at::Generator generator = at::detail::createCPUGenerator(5);
+  const at::Tensor x =
+      at::randn({2, 8, spec.hidden_size}, generator, at::TensorOptions(at::kFloat));
+  const auto apply = [&](const LayerWeights& layer, c10::ScalarType type) {
+    return apply_layer(layer, geometry, x, make_pass(geometry, 8, type, at::kCPU));
+  };
+  const LayerWeights masters = clone(model.layers[0], /*requires_grad=*/true);
+  const at::Tensor mixed = apply(with_matrices_in(masters, at::kBFloat16), at::kBFloat16);
+  EXPECT_EQ(mixed.scalar_type(), at::kFloat);
+  EXPECT_CLOSE(mixed.detach(), apply(model.layers[0], at::kFloat), 0.05);
+  mixed.square().sum().backward();
+  const at::Tensor in_mixed = masters.attention.q_norm.grad();
+  ASSERT_TRUE(in_mixed.defined());
+  const LayerWeights exact = clone(model.layers[0], /*requires_grad=*/true);
+  apply(exact, at::kFloat).square().sum().backward();
+  const at::Tensor wanted = exact.attention.q_norm.grad();
+  EXPECT_LT((in_mixed - wanted).norm().item<double>(), 0.1 * wanted.norm().item<double>());
 }
 
 // Incremental decoding must see what the whole pass sees, for every kind of block.

@@ -108,6 +108,8 @@ TEST(Initialize, MakesEveryVariantButTheParentsOwnAndNone) {
                           if (shape.name == name) {
                             EXPECT_EQ(t.sizes(), at::IntArrayRef(shape.shape)) << name;
                             EXPECT_EQ(t.scalar_type(), at::kFloat);
+                            EXPECT_TRUE(name != "self_attn.k_norm.weight" ||
+                                        t.equal(c.layer().attention.k_norm));
                             ++count;
                           }
                         }
