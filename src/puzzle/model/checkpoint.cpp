@@ -2,6 +2,7 @@
 
 #include <set>
 #include <utility>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -203,10 +204,19 @@ ModelWeights load_model(const fs::path& path, c10::ScalarType type) {
 }
 
 std::string model_content_key(const fs::path& path) {
-  if (model_format(path) != ModelFormat::kHuggingFace) {
+  const ModelFormat format = model_format(path);
+  const std::vector<fs::path> files =
+      format == ModelFormat::kGguf ? GgufFile(path).files() : std::vector<fs::path>{path};
+  if (format != ModelFormat::kHuggingFace && files.size() == 1) {
     return hash_file(path);
   }
   KeyBuilder key;
+  if (format == ModelFormat::kGguf) {
+    for (const fs::path& file : files) {
+      key.add("part", hash_file(file));
+    }
+    return key.key();
+  }
   key.add("config.json", hash_file(path / "config.json"));
   const SafetensorsModel model(path);
   for (const fs::path& file : model.files()) {
