@@ -103,6 +103,42 @@ TEST_F(Validate, AParentThatLlamaCppCannotHoldIsRefused) {
   EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "cannot hold the parent: yarn");
 }
 
+TEST_F(Validate, NormsOfQAndKNeedTheHfFolder) {
+  spec_.qk_norm = true;
+  set("measure.engine=llama-server");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "search.target deci cannot hold the parent: q and k have norms");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "use hf with search.target nemotron-nas");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "measure.engine is llama-server, whose files cannot hold the parent");
+  set("measure.engine=native");
+  set("search.target=nemotron-nas");
+  set("export_child.formats=[hf]");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+}
+
+TEST_F(Validate, NothingRunsBeyondAContextThatEndsEarly) {
+  set("scenario.prompt_tokens=100");
+  set("scenario.generated_tokens=29");
+  EXPECT_NO_THROW(validate(recipe_, spec_));  // the file promises no more than its 128 tokens
+  limit_context(spec_, 128, kSlidingWindowLimit);
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "scenario: 129 tokens of prompt and answer, the parent's context 128: beyond "
+                      "it attention would slide a window");
+  set("scenario.generated_tokens=28");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("data.window=129");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "data.window is 129, the parent's context 128: beyond it attention");
+  set("data.window=64");
+  set("evaluate.last_word=[" + (folder_ / "text.txt").string() + "]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "evaluate.sets.max_tokens is 1024, the parent's context 128: beyond it");
+  set("evaluate.sets.max_tokens=128");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+}
+
 TEST_F(Validate, AMissingServerIsKnownAtTheStart) {
   set("llama_server.program=/nowhere/llama-server");
   EXPECT_NO_THROW(check_programs(recipe_, "search"));

@@ -163,6 +163,57 @@ TEST_F(GgufConfig, ArraysOfOneValueAndDefaultsOfLlamaCpp) {
   EXPECT_EQ(read(made), expected);
 }
 
+// The same keys below another name.
+HandMadeGguf qwen_file(const ModelSpec& spec, const std::string& architecture) {
+  HandMadeGguf made = llama_file(spec);
+  for (const auto& [key, value] : std::map(made.keys)) {
+    if (key.starts_with("llama.")) {
+      made.keys[architecture + key.substr(5)] = value;
+      made.keys.erase(key);
+    }
+  }
+  made.keys["general.architecture"] = architecture;
+  made.keys.erase(architecture + ".rope.dimension_count");
+  made.keys[architecture + ".attention.key_length"] = static_cast<std::uint32_t>(spec.head_dim);
+  made.keys[architecture + ".attention.value_length"] = static_cast<std::uint32_t>(spec.head_dim);
+  return made;
+}
+
+TEST_F(GgufConfig, ReadsQwen) {
+  ModelSpec spec = small_spec();
+  spec.head_dim = 32;
+  spec.attention_bias = true;
+  EXPECT_EQ(read(qwen_file(spec, "qwen2")), spec);
+  EXPECT_FALSE(has_interleaved_rotary_rows(GgufFile(path_)));
+  spec.attention_bias = false;
+  spec.qk_norm = true;
+  HandMadeGguf made = qwen_file(spec, "qwen3");
+  EXPECT_PUZZLE_ERROR(static_cast<void>(read(made)), ErrorKind::kFormat,
+                      "architecture qwen3 without attn_q_norm.weight");
+  for (const char* layer : {"blk.0.", "blk.1.", "blk.2."}) {
+    made.tensors.push_back({layer + std::string("attn_q_norm.weight"), {32}});
+    made.tensors.push_back({layer + std::string("attn_k_norm.weight"), {32}});
+  }
+  EXPECT_EQ(read(made), spec);
+  EXPECT_FALSE(has_interleaved_rotary_rows(GgufFile(path_)));
+  made.tensors.pop_back();
+  EXPECT_PUZZLE_ERROR(static_cast<void>(read(made)), ErrorKind::kFormat,
+                      "but blk.2.attn_k_norm.weight is not");
+  static_cast<void>(read(llama_file(small_spec())));
+  EXPECT_TRUE(has_interleaved_rotary_rows(GgufFile(path_)));
+}
+
+TEST_F(GgufConfig, ASlidingWindowEndsTheContext) {
+  HandMadeGguf made = llama_file(small_spec());
+  made.keys["llama.attention.sliding_window"] = std::uint32_t{100};
+  EXPECT_EQ(read(made).context_length, 100);
+  EXPECT_EQ(read(made).context_limit,
+            "beyond it attention would slide a window, which this program lacks (the file says 128 "
+            "tokens)");
+  made.keys["llama.attention.sliding_window"] = std::uint32_t{128};
+  EXPECT_EQ(read(made), small_spec());
+}
+
 TEST_F(GgufConfig, TiedHeadsBiasesAndTokens) {
   ModelSpec spec = small_spec();
   spec.tie_embeddings = true;
@@ -329,13 +380,13 @@ void drop_tensor(HandMadeGguf& made, const std::string& name) {
 
 TEST_F(GgufConfig, WhatThisProjectLacksIsRefusedByName) {
   const std::vector<FileChange> changes = {
-      {"architecture 'qwen2' is not supported, expected llama or deci",
-       [](HandMadeGguf& f) { f.keys["general.architecture"] = std::string("qwen2"); }},
+      {"architecture 'gemma' is not supported, expected llama, deci, qwen2, qwen3",
+       [](HandMadeGguf& f) { f.keys["general.architecture"] = std::string("gemma"); }},
       {"general.architecture", [](HandMadeGguf& f) { f.keys.erase("general.architecture"); }},
       {"llama.expert_count is 8",
        [](HandMadeGguf& f) { f.keys["llama.expert_count"] = std::uint32_t{8}; }},
-      {"llama.attention.sliding_window is 4096",
-       [](HandMadeGguf& f) { f.keys["llama.attention.sliding_window"] = std::uint32_t{4096}; }},
+      {"llama.attention.sliding_window is -1",
+       [](HandMadeGguf& f) { f.keys["llama.attention.sliding_window"] = std::int32_t{-1}; }},
       {"llama.logit_scale is 0.25", [](HandMadeGguf& f) { f.keys["llama.logit_scale"] = 0.25F; }},
       {"tensor blk.0.attn_qkv.weight is not supported",
        [](HandMadeGguf& f) { f.tensors.push_back({"blk.0.attn_qkv.weight", {64, 64}}); }},

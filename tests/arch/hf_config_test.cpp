@@ -171,18 +171,22 @@ struct Refusal {
 
 TEST(HfConfig, WhatThisProjectLacksIsRefusedByName) {
   const std::vector<Refusal> refusals = {
-      {{{"architectures", {"MistralForCausalLM"}}, {"model_type", "mistral"}},
-       "config.json: architecture MistralForCausalLM (model_type mistral) is not supported"},
-      {{{"architectures", {"Qwen2ForCausalLM"}}, {"model_type", "qwen2"}}, "Qwen2ForCausalLM"},
-      {{{"architectures", nullptr}, {"model_type", "gemma"}}, "model_type gemma"},
+      {{{"architectures", {"Qwen3MoeForCausalLM"}}, {"model_type", "qwen3_moe"}},
+       "config.json: architecture Qwen3MoeForCausalLM (model_type qwen3_moe) is not supported"},
+      {{{"architectures", nullptr}, {"model_type", "gemma"}}, "Qwen3ForCausalLM (qwen3)"},
       {{{"model_type", "mistral"}}, "architecture LlamaForCausalLM (model_type mistral)"},
-      {{{"architectures", {"DeciLMForCausalLM"}}, {"model_type", "deci"}}, "model_type deci"},
+      {{{"architectures", {"AnyModel"}}}, "\"base_architecture\" is missing"},
+      {{{"architectures", {"AnyModel"}}, {"base_architecture", "GptOssForCausalLM"}},
+       "architecture GptOssForCausalLM"},
       {{{"architectures", nullptr}, {"model_type", nullptr}}, "neither \"architectures\""},
       {{{"architectures", "LlamaForCausalLM"}}, "\"architectures\" is no list"},
       {{{"quantization_config", {{"quant_method", "gptq"}}}}, "quant_method 'gptq'"},
       {{{"compression_config", {{"quant_method", "compressed-tensors"}}}}, "compressed-tensors"},
-      {{{"sliding_window", 4096}}, "sliding_window 4096"},
-      {{{"layer_types", {"full_attention", "sliding_attention"}}}, "sliding_attention"},
+      {{{"sliding_window", 0}}, "sliding_window is 0"},
+      {{{"layer_types", {"full_attention", "sliding_attention"}}},
+       "layer_types holds sliding_attention, but no sliding_window"},
+      {{{"layer_types", {"full_attention", "linear_attention"}}}, "\"linear_attention\""},
+      {{{"layer_types", "full_attention"}}, "layer_types is string"},
       {{{"hidden_act", "gelu"}}, "hidden_act 'gelu' is not supported, expected silu"},
       {{{"partial_rotary_factor", 0.5}}, "partial_rotary_factor = 0.5"},
       {{{"no_rope_layers", {1, 0}}}, "no_rope_layers"},
@@ -190,12 +194,31 @@ TEST(HfConfig, WhatThisProjectLacksIsRefusedByName) {
       {{{"rope_interleaved", true}}, "rope_interleaved = true"},
       {{{"qkv_bias", true}}, "qkv_bias = true"},
       {{{"bias", true}}, "bias = true"},
-      {{{"per_layer_config", {{"1", {{"skip", {"mlp"}}}}}}}, "per_layer_config"},
-      {{{"block_configs", Json::array({1})}}, "block_configs in a LlamaForCausalLM"},
+      {{{"block_configs", Json::array({1})}}, "block_configs has 1 entries, expected"},
+      {{{"block_configs", Json::array({1, 2})}}, "block_configs[0]: \"attention\" is missing"},
+      {{{"block_configs", Json::array({1})}, {"per_layer_config", Json::object()}},
+       "block_configs beside per_layer_config"},
+      {{{"per_layer_config", Json::array()}}, "per_layer_config is array"},
+      {{{"per_layer_config", {{"2", {{"skip", {"mlp"}}}}}}},
+       "per_layer_config.2 is no object for a layer of 0 … 1"},
+      {{{"per_layer_config", {{"x1", {{"skip", {"mlp"}}}}}}}, "per_layer_config.x1"},
+      {{{"per_layer_config", {{"1", 3}}}}, "per_layer_config.1 is no object"},
+      {{{"per_layer_config", {{"1", {{"skip", {"norm"}}}}}}}, "skip holds \"norm\""},
+      {{{"per_layer_config", {{"1", {{"num_key_value_heads", 3}}}}}},
+       "per_layer_config.1: num_key_value_heads is 3"},
+      {{{"per_layer_config", {{"1", {{"head_dim", 8}}}}}}, "head_dim is not supported"},
+      {{{"num_key_value_heads_per_layer", Json::array({4})}},
+       "no list of num_hidden_layers = 2 numbers"},
+      {{{"num_key_value_heads_per_layer", Json::array({4, 3})}},
+       "num_key_value_heads_per_layer[1] is 3"},
+      {{{"num_key_value_heads_per_layer", Json::array({4, "a"})}},
+       "num_key_value_heads_per_layer[1] is \"a\""},
       {{{"num_local_experts", 8}}, "num_local_experts = 8"},
       {{{"logits_scaling", 8.0}}, "logits_scaling = 8"},
-      {{{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}}, "rope type 'dynamic'"},
-      {{{"rope_scaling", {{"rope_type", "longrope"}}}}, "expected default, linear, llama3 or yarn"},
+      {{{"rope_scaling", {{"rope_type", "longrope"}}}},
+       "rope type 'longrope' is not supported, expected default, linear, dynamic, llama3 or yarn"},
+      {{{"rope_scaling", {{"type", "dynamic"}, {"original_max_position_embeddings", 0}}}},
+       "dynamic scaling beyond 0 tokens"},
       {{{"rope_parameters", {{"sliding_attention", {{"rope_type", "default"}}}}}},
        "layer type sliding_attention"},
       {{{"rope_parameters", {{"partial_rotary_factor", 0.25}}}}, "partial_rotary_factor"},
@@ -218,6 +241,143 @@ TEST(HfConfig, WhatThisProjectLacksIsRefusedByName) {
     EXPECT_PUZZLE_ERROR(static_cast<void>(parse_with(refusal.changes)), ErrorKind::kFormat,
                         refusal.part);
   }
+}
+
+ModelSpec parse_family(const char* type, const Json& changes) {
+  Json config = llama_config();
+  config.erase("architectures");
+  config["model_type"] = type;
+  config.update(changes);
+  return parse_hf_config(config, "c");
+}
+
+TEST(HfConfig, FamiliesDifferInWhatTheirClassesFix) {
+  const Json biases = {{"attention_bias", true}, {"mlp_bias", true}};
+  for (const std::string type : {"llama", "mistral", "qwen2", "qwen3"}) {
+    SCOPED_TRACE(type);
+    const bool is_qwen3 = type == "qwen3";
+    const bool is_llama = type == "llama";
+    const ModelSpec spec = parse_family(type.c_str(), Json::object());
+    EXPECT_EQ(spec.attention_bias, type == "qwen2");
+    EXPECT_FALSE(spec.attention_output_bias || spec.mlp_bias || spec.tie_embeddings);
+    EXPECT_EQ(spec.qk_norm, is_qwen3);
+    EXPECT_EQ(spec.head_dim, is_qwen3 ? 128 : 16);
+    EXPECT_EQ(spec.context_length, 128);
+    EXPECT_EQ(spec.context_limit, "");
+    const ModelSpec biased = parse_family(type.c_str(), biases);
+    EXPECT_EQ(biased.attention_output_bias, is_llama || is_qwen3);
+    EXPECT_EQ(biased.mlp_bias, is_llama);
+    EXPECT_EQ(parse_family(type.c_str(), {{"head_dim", 32}}).head_dim, 32);
+  }
+  const Json open = {{"max_position_embeddings", nullptr}, {"sliding_window", nullptr}};
+  EXPECT_EQ(parse_family("mistral", open).context_length, 131072);
+  EXPECT_EQ(parse_family("qwen3", open).context_length, 32768);
+}
+
+TEST(HfConfig, ASlidingWindowEndsTheContext) {
+  const auto context = [](const char* type, Json changes) {
+    changes["max_position_embeddings"] = 32768;
+    const ModelSpec spec = parse_family(type, changes);
+    EXPECT_EQ(spec.context_limit.empty(), spec.context_length == 32768) << spec.context_limit;
+    return spec.context_length;
+  };
+  EXPECT_EQ(context("mistral", {{"sliding_window", 4096}}), 4096);
+  EXPECT_EQ(context("mistral", Json::object()), 4096);  // transformers' default
+  EXPECT_EQ(context("mistral", {{"sliding_window", nullptr}}), 32768);
+  EXPECT_EQ(context("mistral", {{"sliding_window", 32768}}), 32768);
+  EXPECT_EQ(context("llama", {{"sliding_window", 1000}}), 1000);
+  EXPECT_EQ(context("llama", Json::object()), 32768);
+  const auto qwen = [&](const Json& changes) {
+    Json all = {{"sliding_window", 512}, {"use_sliding_window", true}};
+    all.update(changes);
+    return context("qwen2", all);
+  };
+  EXPECT_EQ(qwen({{"max_window_layers", 1}}), 512);
+  EXPECT_EQ(qwen({{"max_window_layers", 1}, {"use_sliding_window", false}}), 32768);
+  EXPECT_EQ(qwen({{"max_window_layers", 2}}), 32768);  // no layer is left
+  EXPECT_EQ(qwen(Json::object()), 32768);              // from layer 28 on
+  EXPECT_EQ(qwen({{"layer_types", {"full_attention", "sliding_attention"}}}), 512);
+  EXPECT_EQ(qwen({{"layer_types", {"full_attention", "full_attention"}}, {"max_window_layers", 0}}),
+            32768);
+  EXPECT_EQ(parse_with({{"sliding_window", 32}}).context_limit,
+            "beyond it attention would slide a window, which this program lacks (the file says 128 "
+            "tokens)");
+}
+
+TEST(HfConfig, DynamicRopeIsTheDefaultUpToItsContext) {
+  Json scaling = {{"type", "dynamic"}, {"factor", 2.0}};
+  const ModelSpec spec = parse_with({{"rope_scaling", scaling}});
+  EXPECT_EQ(spec.rope, RopeSpec{});
+  EXPECT_EQ(spec.context_length, 128);
+  EXPECT_NE(spec.context_limit.find("dynamic rotary scaling"), std::string::npos);
+  scaling["original_max_position_embeddings"] = 64;
+  EXPECT_EQ(parse_with({{"rope_scaling", scaling}}).context_length, 64);
+}
+
+TEST(HfConfig, LayersMayDifferAsInPerLayerConfigAndDeciLm7b) {
+  const ModelSpec sparse =
+      parse_with({{"num_hidden_layers", 5},
+                  {"per_layer_config",
+                   {{"1", {{"intermediate_size", 48}, {"skip", {"attention"}}}},
+                    {"02", {{"num_key_value_heads", 2}}},
+                    {"4", {{"skip", {"mlp", "attention"}}, {"intermediate_size", 8}}}}}});
+  EXPECT_EQ(block_names(sparse.layers),
+            (std::vector<std::string>{"kv4/w96", "none/w48", "kv2/w96", "kv4/w96", "none/none"}));
+  const ModelSpec deci = parse_with({{"architectures", {"DeciLMForCausalLM"}},
+                                     {"model_type", "deci"},
+                                     {"num_key_value_heads_per_layer", {1, 4}}});
+  EXPECT_EQ(block_names(deci.layers), (std::vector<std::string>{"kv1/w96", "kv4/w96"}));
+}
+
+// A layer as Puzzletron writes it (formats.md 3.1).
+Json puzzletron_block(const Json& attention, const Json& ffn) {
+  Json block = {{"attention",
+                 {{"no_op", false},
+                  {"replace_with_linear", false},
+                  {"sparsify", nullptr},
+                  {"weights_precision", "bf16"},
+                  {"num_key_value_heads", nullptr},
+                  {"llama4", nullptr},
+                  {"mamba", nullptr}}},
+                {"ffn",
+                 {{"no_op", false},
+                  {"replace_with_linear", false},
+                  {"sparsify", nullptr},
+                  {"weights_precision", "bf16"},
+                  {"moe", nullptr},
+                  {"intermediate_size", nullptr}}},
+                {"parallel_blocks", nullptr}};
+  block["attention"].update(attention);
+  block["ffn"].update(ffn);
+  return block;
+}
+
+TEST(HfConfig, LayersMayDifferAsPuzzletronWritesThem) {
+  Json config = {
+      {"architectures", {"Qwen3ForCausalLM"}},
+      {"model_type", "qwen3"},
+      {"intermediate_size", nullptr},
+      {"head_dim", 16},
+      {"num_hidden_layers", 3},
+      {"block_configs",
+       {puzzletron_block({{"num_key_value_heads", 2}},
+                         {{"intermediate_size", 96}, {"gated", true}}),
+        puzzletron_block({{"no_op", true}}, {{"intermediate_size", 50}, {"hidden_act", "silu"}}),
+        puzzletron_block({{"n_heads_in_group", 4}}, {{"no_op", true}})}}};
+  const ModelSpec spec = parse_with(config);
+  EXPECT_EQ(block_names(spec.layers),
+            (std::vector<std::string>{"kv2/w96", "none/w50", "kv1/none"}));
+  EXPECT_TRUE(spec.qk_norm);
+  // The same model for vLLM.
+  config["architectures"] = {"AnyModel"};
+  config["base_architecture"] = "Qwen3ForCausalLM";
+  EXPECT_EQ(parse_with(config), spec);
+  config["block_configs"][0]["attention"]["n_heads_in_group"] = 4;
+  EXPECT_PUZZLE_ERROR(static_cast<void>(parse_with(config)), ErrorKind::kFormat,
+                      "n_heads_in_group 4 means 1 KV heads, but num_key_value_heads is 2");
+  config["block_configs"][0]["attention"]["n_heads_in_group"] = nullptr;
+  config["block_configs"][0]["ffn"]["gated"] = false;
+  EXPECT_PUZZLE_ERROR(static_cast<void>(parse_with(config)), ErrorKind::kFormat, "gated = false");
 }
 
 // Every key with every JSON type: a spec that checks out or one clear error, never a crash.
@@ -270,6 +430,15 @@ TEST(HfConfig, AnyTypeAnywhereIsParsedOrRefused) {
   child.rope = {.kind = RopeKind::kYarn, .factor = 2.0, .original_context = 64};
   child.attention_bias = true;
   mutate_everything(make_nemotron_nas_config(child, "float32"));
+  Json other = llama_config();
+  other.update({{"model_type", "qwen3"},
+                {"architectures", {"Qwen3ForCausalLM"}},
+                {"sliding_window", 64},
+                {"use_sliding_window", true},
+                {"layer_types", {"full_attention", "sliding_attention"}},
+                {"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}},
+                {"per_layer_config", {{"1", {{"skip", {"mlp"}}, {"num_key_value_heads", 1}}}}}});
+  mutate_everything(other);
   for (const Json& config : {Json(), Json(1), Json("x"), Json::array(), Json::object()}) {
     EXPECT_PUZZLE_ERROR(static_cast<void>(parse_hf_config(config, "c")), ErrorKind::kFormat, "c: ");
   }

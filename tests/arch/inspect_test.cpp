@@ -22,6 +22,7 @@ TEST(Inspect, PartsOfSpecAndOfTensorsAgree) {
     spec.tie_embeddings = tied;
     const std::vector<std::byte> storage(1 << 20);
     for (const bool deci : {false, true}) {
+      spec.qk_norm = !deci;
       std::vector<StoredTensor> tensors;
       for (const test::NaiveTensor& naive :
            deci ? test::naive_deci_tensors(spec) : test::naive_hf_tensors(spec)) {

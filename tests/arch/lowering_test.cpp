@@ -135,6 +135,12 @@ TEST(Lowering, RefusalsSayWhy) {
   EXPECT_THAT(reason(ExportTarget::kDeci, spec), ::testing::HasSubstr("beta_fast 16"));
   EXPECT_EQ(reason(ExportTarget::kNemotronNas, spec), "");
 
+  spec = small_spec();
+  spec.qk_norm = true;
+  EXPECT_THAT(reason(ExportTarget::kDeci, spec), ::testing::HasSubstr("norms (Qwen3)"));
+  EXPECT_EQ(reason(ExportTarget::kNemotronNas, spec), "");
+  EXPECT_EQ(reason(ExportTarget::kNative, spec), "");
+
   spec = small_spec(parse_layers({"kv4/w96", "kv3/w96"}));
   EXPECT_EQ(reason(ExportTarget::kNative, spec), "layer 1: 3 KV heads do not divide the 4 heads");
   EXPECT_PUZZLE_ERROR(static_cast<void>(lower_model(ExportTarget::kDeci, spec)), ErrorKind::kUsage,
@@ -154,6 +160,10 @@ TEST(Lowering, PortabilityNotesNameWhatReadersLack) {
               ::testing::ElementsAre(::testing::HasSubstr("first layer")));
   EXPECT_THAT(notes({"none/none", "kv4/w256"}), ::testing::IsEmpty());
   EXPECT_THAT(portability_notes(ExportTarget::kDeci, small_spec()), ::testing::IsEmpty());
+  ModelSpec spec = small_spec(parse_layers({"kv4/w256"}));
+  spec.qk_norm = true;
+  EXPECT_THAT(portability_notes(ExportTarget::kNemotronNas, spec),
+              ::testing::ElementsAre(::testing::HasSubstr("norms of q and k")));
 }
 
 TEST(Lowering, TheLinearFfnIsExactInEveryTypeWritten) {

@@ -106,6 +106,7 @@ TEST(ModelSpec, TheKeyDependsOnEverythingButTheName) {
       [](ModelSpec& s) { s.attention_bias = true; },
       [](ModelSpec& s) { s.attention_output_bias = true; },
       [](ModelSpec& s) { s.mlp_bias = true; },
+      [](ModelSpec& s) { s.qk_norm = true; },
       [](ModelSpec& s) { s.rope.kind = RopeKind::kLinear; },
       [](ModelSpec& s) { s.rope.theta = 5e5; },
       [](ModelSpec& s) { s.rope.factor = 2.0; },
@@ -131,6 +132,7 @@ TEST(ModelSpec, TheKeyDependsOnEverythingButTheName) {
   EXPECT_EQ(keys.size(), changes.size() + 1);
   ModelSpec renamed = small_spec();
   renamed.name = "another";
+  renamed.context_limit = "a window";
   EXPECT_EQ(key_of(renamed), key_of(small_spec()));
 }
 

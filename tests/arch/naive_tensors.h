@@ -98,6 +98,10 @@ inline std::vector<NaiveTensor> naive_hf_tensors(const ModelSpec& spec) {
       if (spec.attention_output_bias) {
         list.push_back({layer + "self_attn.o_proj.bias", {d}});
       }
+      if (spec.qk_norm) {
+        list.push_back({layer + "self_attn.q_norm.weight", {spec.head_dim}});
+        list.push_back({layer + "self_attn.k_norm.weight", {spec.head_dim}});
+      }
     }
     if (block.ffn.kind != FfnKind::kNone) {
       list.push_back({layer + "post_attention_layernorm.weight", {d}});

@@ -17,6 +17,45 @@ using test::ProgramResult;
 using test::run_program;
 using ::testing::HasSubstr;
 
+double parameters_of(const ModelSpec& spec) {
+  return static_cast<double>(model_cost(spec, ExportTarget::kNative, WeightTypes{}).parameters);
+}
+
+// A parent as odd as they come, and then its child as a parent.
+TEST(Run, AChildOfAnyParentCanBeAParent) {
+  const test::TempDir folder;
+  ModelSpec spec = test::tiny_spec(4);
+  spec.qk_norm = true;
+  spec.attention_bias = true;
+  spec.tie_embeddings = true;
+  spec.layers[1] = parse_block("none/w64");
+  spec.layers[2] = parse_block("linear/linear");
+  spec.layers[3] = parse_block("kv2/none");
+  test::make_run_inputs(folder.path(), spec);
+  const std::vector<std::string> settings = {"search.target=nemotron-nas",
+                                             "export_child.formats=[hf]",
+                                             "export_child.types=like-parent", "compare=[]"};
+  std::vector<std::string> words = test::run_arguments("run", folder.path(), folder / "run");
+  test::add_training(words);
+  test::add_settings(words, settings);
+  const ProgramResult first = run_program(words);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  const fs::path child = folder / "run/exports/child-hf";
+  const ModelSpec child_spec = load_model_spec(child);
+  EXPECT_TRUE(child_spec.qk_norm && child_spec.attention_bias && child_spec.tie_embeddings);
+  EXPECT_FALSE(child_spec.attention_output_bias);
+  EXPECT_LE(parameters_of(child_spec), 0.9 * parameters_of(load_model_spec(folder / "parent")));
+
+  words = test::run_arguments("run", folder.path(), folder / "second");
+  words[1] = child.string();
+  test::add_settings(words, settings);
+  test::add_settings(words, {"train_blocks=false", "train_child=false"});
+  const ProgramResult second = run_program(words);
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  const ModelSpec grandchild = load_model_spec(folder / "second/exports/child-hf");
+  EXPECT_LE(parameters_of(grandchild), 0.9 * parameters_of(child_spec));
+}
+
 TEST(Run, GoesFromParentToReportAndThenHasNothingLeftToDo) {
   const test::TempDir folder;
   test::make_run_inputs(folder.path());

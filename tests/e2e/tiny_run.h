@@ -23,10 +23,9 @@ namespace puzzle::test {
 
 inline const std::filesystem::path kSource = PUZZLE_SOURCE_DIR;
 
-// folder/parent (Hugging Face) and folder/corpus.
-inline void make_run_inputs(const std::filesystem::path& folder) {
+// folder/parent (Hugging Face) and folder/corpus; the vocabulary becomes the tokenizer's.
+inline void make_run_inputs(const std::filesystem::path& folder, ModelSpec spec = tiny_spec(3)) {
   namespace fs = std::filesystem;
-  ModelSpec spec = tiny_spec(3);
   const Json tokenizer = load_json(kSource / "tests/golden/tokenizer_gpt2/tokenizer.json");
   std::int64_t vocab = 0;
   for (const auto& [piece, id] : tokenizer.at("model").at("vocab").items()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -44,7 +45,7 @@ std::vector<std::byte> encode(DType dtype, std::span<const float> values) {
 
 TEST(GgufQuant, DecodesToTheBitsOfTheGgufPackage) {
   const Json record = load_json(test::golden("gguf_quant.json")).at("decode");
-  EXPECT_EQ(record.size(), 10U);
+  EXPECT_EQ(record.size(), 12U);
   for (const auto& [name, entry] : record.items()) {
     const DType dtype = find_dtype(name).value();
     const std::string bytes = test::from_hex(entry.at("bytes").get<std::string>());
@@ -56,6 +57,33 @@ TEST(GgufQuant, DecodesToTheBitsOfTheGgufPackage) {
       ASSERT_EQ(std::bit_cast<std::uint32_t>(values[i]), std::bit_cast<std::uint32_t>(wanted[i]))
           << name << " element " << i << ": " << values[i] << ", expected " << wanted[i];
     }
+  }
+}
+
+// ggml keeps these for dot products and the package does not decode them: a scale and signed bytes,
+// then (Q8_1: before the bytes) sums that decoding does not need.
+TEST(GgufQuant, TypesOfDotProductsAreScaleTimesBytes) {
+  const std::vector<std::int8_t> q = {-128, -1, 0, 1, 127, 50};
+  for (const DType dtype : {DType::kQ8_1, DType::kQ8_K}) {
+    const bool is_k = dtype == DType::kQ8_K;
+    const auto elements = static_cast<std::size_t>(dtype_info(dtype).block_elements);
+    std::vector<std::byte> bytes;
+    std::vector<float> wanted;
+    for (const float scale : {0.25F, -3.0F}) {
+      std::vector<std::byte> block(is_k ? 292 : 36, std::byte{0x55});
+      if (is_k) {
+        std::memcpy(block.data(), &scale, sizeof(scale));
+      } else {
+        const std::uint16_t half = float_to_f16(scale);
+        std::memcpy(block.data(), &half, sizeof(half));
+      }
+      for (std::size_t i = 0; i < elements; ++i) {
+        block[4 + i] = static_cast<std::byte>(q[i % q.size()]);
+        wanted.push_back(scale * static_cast<float>(q[i % q.size()]));
+      }
+      bytes.insert(bytes.end(), block.begin(), block.end());
+    }
+    EXPECT_EQ(decode(dtype, bytes, wanted.size()), wanted) << dtype_name(dtype);
   }
 }
 

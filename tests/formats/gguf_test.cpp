@@ -266,7 +266,15 @@ std::vector<BrokenGguf> broken_ggufs() {
       {"alignment 0", start(0, 1) + u32_key("general.alignment", 0), "general.alignment is 0"},
       {"alignment 24", start(0, 1) + u32_key("general.alignment", 24), "general.alignment is 24"},
       {"alignment as text", start(0, 1) + text_alignment, "general.alignment is of type string"},
-      {"split file", start(0, 1) + u32_key("split.count", 3), "one of 3 parts of a split file"},
+      {"split file", start(0, 2) + u32_key("split.count", 3) + u32_key("split.no", 0),
+       "one of 3 parts of a split file, which are found by their names; expected one that ends "
+       "with "
+       "-00001-of-00003.gguf"},
+      {"split file without number", start(0, 1) + u32_key("split.count", 3), "split.no"},
+      {"part beyond the count", start(0, 2) + u32_key("split.count", 3) + u32_key("split.no", 3),
+       "says that it is part 3 of 3"},
+      {"too many parts", start(0, 2) + u32_key("split.count", 65536) + u32_key("split.no", 0),
+       "says that it is part 0 of 65536"},
       {"tensor name empty", one(tensor_entry("", {8}, kTypeF32, 0), 32), "a tensor name"},
       {"tensor name junk", one(tensor_entry("\x80", {8}, kTypeF32, 0), 32), "not UTF-8"},
       {"tensor name of 64 bytes", one(tensor_entry(std::string(64, 'n'), {8}, kTypeF32, 0), 32),

@@ -1,4 +1,7 @@
+#include <filesystem>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -55,6 +58,83 @@ TEST(GgufWriter, WritesTheBytesOfTheGgufPackage) {
   EXPECT_EQ(written, test::read_bytes(test::golden("gguf_small.gguf")));
   writer.write(folder / "b.gguf");
   EXPECT_EQ(test::read_bytes(folder / "b.gguf"), written);
+}
+
+// Three parts with a tensor each, the keys in the first; what a test wants wrong is changed before.
+struct SplitGguf {
+  struct Part {
+    std::int64_t number;
+    std::int64_t count = 3;
+    std::string tensor;
+  };
+  std::vector<Part> parts = {{0, 3, "a"}, {1, 3, "b"}, {2, 3, "c"}};
+  std::int32_t num_tensors = 3;
+
+  [[nodiscard]] std::filesystem::path path(std::size_t part) const {
+    return folder / ("m-0000" + std::to_string(part + 1) + "-of-00003.gguf");
+  }
+  void write() const {
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      GgufWriter writer;
+      if (i == 0) {
+        writer.add_string("general.architecture", "llama");
+      }
+      writer.add_value("split.no", static_cast<std::uint16_t>(parts[i].number));
+      writer.add_value("split.count", static_cast<std::uint16_t>(parts[i].count));
+      writer.add_value("split.tensors.count", num_tensors);
+      const std::vector<float> values(8, static_cast<float>(i));
+      TensorToWrite tensor;
+      tensor.name = parts[i].tensor;
+      tensor.shape = {8};
+      tensor.bytes = std::as_bytes(std::span(values));
+      writer.add_tensor(std::move(tensor));
+      writer.write(path(i));
+    }
+  }
+  test::TempDir folder;
+};
+
+TEST(SplitGguf, IsOpenedByItsFirstPart) {
+  const SplitGguf split;
+  split.write();
+  const GgufFile file(split.path(0));
+  EXPECT_EQ(file.files(),
+            (std::vector<std::filesystem::path>{split.path(0), split.path(1), split.path(2)}));
+  EXPECT_EQ(file.string_value("general.architecture"), "llama");
+  ASSERT_EQ(file.tensors().size(), 3U);
+  const char* names[] = {"a", "b", "c"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(file.tensors()[i].name, names[i]);
+    std::vector<float> values(8);
+    dequantize(DType::kF32, file.tensor(names[i]).bytes, values);
+    EXPECT_EQ(values, std::vector<float>(8, static_cast<float>(i)));
+  }
+  EXPECT_EQ(GgufFile(test::golden("gguf_small.gguf")).files().size(), 1U);
+}
+
+TEST(SplitGguf, PartsThatDoNotBelongTogetherAreRefused) {
+  const auto expect = [](const SplitGguf& split, std::size_t opened, ErrorKind kind,
+                         const std::string& part) {
+    EXPECT_PUZZLE_ERROR(static_cast<void>(GgufFile(split.path(opened))), kind, part);
+  };
+  SplitGguf split;
+  split.write();
+  expect(split, 1, ErrorKind::kFormat, "is part 2 of 3 of a split file; open its first part");
+  std::filesystem::remove(split.path(2));
+  expect(split, 0, ErrorKind::kIo, "m-00003-of-00003.gguf");
+  split.parts[2].number = 1;
+  split.write();
+  expect(split, 0, ErrorKind::kFormat, "says that it is part 1 of 3, expected 2 of 3");
+  split.parts[2] = {2, 4, "c"};
+  split.write();
+  expect(split, 0, ErrorKind::kFormat, "says that it is part 2 of 4, expected 2 of 3");
+  split.parts[2] = {2, 3, "a"};
+  split.write();
+  expect(split, 0, ErrorKind::kFormat, "the tensor a stands in an earlier part, too");
+  split.parts[2].tensor = "c";
+  split.num_tensors = 4;
+  split.write();
+  expect(split, 0, ErrorKind::kFormat, "split.tensors.count is 4, but the 3 parts hold 3 tensors");
 }
 
 TEST(GgufWriter, TensorsProducedInPiecesReadBack) {

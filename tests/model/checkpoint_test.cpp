@@ -1,5 +1,6 @@
 #include "puzzle/model/checkpoint.h"
 
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <span>
@@ -165,6 +166,50 @@ TEST(Checkpoint, AGgufFileWithWrongTensorsIsRefusedByTheirNames) {
   }
   write_changed_gguf(path, [](TensorToWrite&) {});
   EXPECT_EQ(load_model(path, at::kFloat).layers.size(), 2U);
+}
+
+// The small GGUF file in two parts; `scale` multiplies what stands in the second.
+void write_split_gguf(const std::filesystem::path& folder, float scale) {
+  test::TinyGguf().write(folder / "whole.gguf");
+  const GgufFile file(folder / "whole.gguf");
+  const auto count = file.tensors().size();
+  std::vector<std::vector<float>> scaled;
+  for (std::uint16_t part = 0; part < 2; ++part) {
+    GgufWriter writer;
+    if (part == 0) {
+      for (const auto& [key, value] : file.metadata()) {
+        writer.add_value(key, value);
+      }
+    }
+    writer.add_value("split.no", part).add_value("split.count", std::uint16_t{2});
+    writer.add_value("split.tensors.count", static_cast<std::int32_t>(count));
+    for (std::size_t i = part * count / 2; i < (part + 1U) * count / 2; ++i) {
+      const StoredTensor& stored = file.tensors()[i];
+      auto& values = scaled.emplace_back(stored.bytes.size() / sizeof(float));
+      std::memcpy(values.data(), stored.bytes.data(), stored.bytes.size());
+      for (float& value : values) {
+        value *= part == 0 ? 1.0F : scale;
+      }
+      writer.add_tensor(
+          {stored.name, stored.dtype, stored.shape, std::as_bytes(std::span(values)), {}});
+    }
+    writer.write(folder / (part == 0 ? "m-00001-of-00002.gguf" : "m-00002-of-00002.gguf"));
+  }
+}
+
+TEST(Checkpoint, ASplitGgufFileIsOneModel) {
+  const test::TempDir folder;
+  const std::filesystem::path first = folder / "m-00001-of-00002.gguf";
+  write_split_gguf(folder.path(), 1.0F);
+  const ModelWeights whole = load_model(folder / "whole.gguf", at::kFloat);
+  const ModelWeights split = load_model(first, at::kFloat);
+  const at::Tensor tokens = at::arange(12).reshape({1, 12});
+  EXPECT_TRUE(at::equal(forward_logits(split, Geometry(split.spec), tokens),
+                        forward_logits(whole, Geometry(whole.spec), tokens)));
+  const std::string key = model_content_key(first);
+  EXPECT_EQ(model_content_key(first), key);
+  write_split_gguf(folder.path(), 2.0F);
+  EXPECT_NE(model_content_key(first), key);
 }
 
 TEST(Checkpoint, ALlama2cFileOfAnotherLengthIsRefused) {

@@ -24,9 +24,10 @@ struct BiasSetting {
   bool attention = false;
   bool output = false;
   bool mlp = false;
+  bool qk_norm = false;
 };
 const std::vector<BiasSetting> kBiasSettings = {
-    {}, {true, false, false}, {true, true, false}, {false, false, true}, {true, true, true}};
+    {}, {true, false, false}, {true, true, false}, {false, false, true}, {true, true, true, true}};
 
 // One layer of a small model and 12 windows of 16 tokens; 4 query heads, 4 KV heads, width 96.
 struct InitCase {
@@ -45,6 +46,7 @@ struct InitCase {
     spec.attention_bias = bias.attention;
     spec.attention_output_bias = bias.output;
     spec.mlp_bias = bias.mlp;
+    spec.qk_norm = bias.qk_norm;
     return spec;
   }
   [[nodiscard]] const LayerWeights& layer() const { return model.layers[0]; }
@@ -106,6 +108,8 @@ TEST(Initialize, MakesEveryVariantButTheParentsOwnAndNone) {
                           if (shape.name == name) {
                             EXPECT_EQ(t.sizes(), at::IntArrayRef(shape.shape)) << name;
                             EXPECT_EQ(t.scalar_type(), at::kFloat);
+                            EXPECT_TRUE(name != "self_attn.k_norm.weight" ||
+                                        t.equal(c.layer().attention.k_norm));
                             ++count;
                           }
                         }

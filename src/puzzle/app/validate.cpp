@@ -31,9 +31,13 @@ class Validator {
   void check_all(UselessSettings useless) {
     attempt([&] { space_ = make_search_space(recipe_.search_space, parent_); });
     check_data();
+    check_scenario();
     check_layers("init_library.layers", recipe_.init_library.layers);
     if (space_) {
       attempt([&] { check_score(recipe_.score, parent_, *space_); });
+      const ScoreOptions& score = recipe_.score;
+      check_questions("score.sets.max_tokens", score.minimal_pairs, score.multiple_choice,
+                      score.last_word, score.sets.max_tokens);
     }
     if (space_ && recipe_.train_blocks) {
       attempt([&] { check_distill_blocks(recipe_.distill_blocks, parent_, *space_); });
@@ -89,8 +93,8 @@ class Validator {
       attempt([&] { (void)corpus_files(parse_corpus_source(source)); });
     }
     if (data.window > parent_.context_length) {
-      add(fmt::format("data.window is {}, the parent's context {}", data.window,
-                      parent_.context_length));
+      add(fmt::format("data.window is {}, the parent's context {}{}", data.window,
+                      parent_.context_length, context_limit()));
     }
     for (const auto& [option, tokens] : {std::pair{"calibration_tokens", data.calibration_tokens},
                                          std::pair{"scoring_tokens", data.scoring_tokens},
@@ -100,6 +104,29 @@ class Validator {
         add(fmt::format("data.{} is 0, expected some text for this part", option));
       }
     }
+  }
+
+  // Costs of tokens beyond a context that this program cut would be those of another model.
+  void check_scenario() {
+    const std::int64_t tokens = recipe_.scenario.prompt_tokens + recipe_.scenario.generated_tokens;
+    if (!parent_.context_limit.empty() && tokens > parent_.context_length) {
+      add(fmt::format("scenario: {} tokens of prompt and answer, the parent's context {}{}", tokens,
+                      parent_.context_length, context_limit()));
+    }
+  }
+
+  void check_questions(const char* option, const std::vector<std::string>& pairs,
+                       const std::vector<std::string>& choices,
+                       const std::vector<std::string>& last_words, std::int64_t max_tokens) {
+    const bool has_any = !pairs.empty() || !choices.empty() || !last_words.empty();
+    if (has_any && !parent_.context_limit.empty() && max_tokens > parent_.context_length) {
+      add(fmt::format("{} is {}, the parent's context {}{}", option, max_tokens,
+                      parent_.context_length, context_limit()));
+    }
+  }
+
+  [[nodiscard]] std::string context_limit() const {
+    return parent_.context_limit.empty() ? "" : ": " + parent_.context_limit;
   }
 
   [[nodiscard]] std::int64_t scored_windows() const {
@@ -123,6 +150,13 @@ class Validator {
     if (space_) {
       attempt([&] { puzzle::check_measure(measure, *space_, recipe_.scenario, recipe_.model); });
     }
+    if (const auto reason = refusal(ExportTarget::kDeci, parent_);
+        reason && measure.engine == "llama-server") {
+      add(
+          fmt::format("measure.engine is llama-server, whose files cannot hold the parent: {}; use "
+                      "native, roofline or table",
+                      *reason));
+    }
   }
 
   void check_search() {
@@ -140,7 +174,8 @@ class Validator {
           "search.depth=one-shot), and data.validation_tokens is 0");
     }
     if (const auto reason = refusal(parse_export_target(search.target), parent_)) {
-      add(fmt::format("search.target {} cannot hold the parent: {}", search.target, *reason));
+      add(fmt::format("search.target {} cannot hold the parent: {}; use native or nemotron-nas",
+                      search.target, *reason));
     }
     check_types();
   }
@@ -197,6 +232,8 @@ class Validator {
         check_path(option, path);
       }
     }
+    check_questions("evaluate.sets.max_tokens", evaluate.minimal_pairs, evaluate.multiple_choice,
+                    evaluate.last_word, evaluate.sets.max_tokens);
     attempt([&] { check_evaluate_options(evaluate); });
   }
 

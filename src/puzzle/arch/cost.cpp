@@ -162,6 +162,10 @@ PartCost attention_cost(const ModelSpec& spec, const AttentionSpec& attention,
   if (spec.attention_output_bias) {
     sum.vector(spec.hidden_size);
   }
+  if (spec.qk_norm) {
+    sum.vector(spec.head_dim);
+    sum.vector(spec.head_dim);
+  }
   sum.cost.kv_bytes_per_token = kv_bytes_per_token(spec, attention.kv_heads, types.kv);
   return sum.cost;
 }

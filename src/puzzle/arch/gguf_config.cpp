@@ -7,6 +7,7 @@
 #include <cstring>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -18,6 +19,9 @@
 namespace puzzle {
 namespace {
 
+// Mistral is written as llama.
+constexpr std::array<std::string_view, 4> kArchitectures = {"llama", "deci", "qwen2", "qwen3"};
+
 struct NeutralKey {
   const char* key;
   double neutral;
@@ -25,7 +29,6 @@ struct NeutralKey {
 // Keys (below the architecture's name) that change the function computed unless they hold this.
 constexpr std::array kNeutralKeys = {
     NeutralKey{"expert_count", 0.0},
-    NeutralKey{"attention.sliding_window", 0.0},
     NeutralKey{"attention.clamp_kqv", 0.0},
     NeutralKey{"attention.scale", 0.0},
     NeutralKey{"logit_scale", 0.0},
@@ -65,10 +68,11 @@ class ConfigReader {
   [[nodiscard]] RopeSpec read_rope(const ModelSpec& spec) const;
   void read_yarn(const ModelSpec& spec, RopeSpec& rope) const;
   void read_frequency_divisors(const ModelSpec& spec, RopeSpec& rope) const;
-  void read_biases(ModelSpec& spec) const;
+  void read_optional_tensors(ModelSpec& spec) const;
   template <class IsMeant>
-  bool read_bias_set(const ModelSpec& spec, std::initializer_list<const char*> parts,
-                     IsMeant&& is_meant) const;
+  bool read_tensor_set(const ModelSpec& spec, std::initializer_list<const char*> parts,
+                       IsMeant&& is_meant) const;
+  void read_sliding_window(ModelSpec& spec) const;
 
   const GgufFile& file_;
   std::string architecture_;
@@ -248,8 +252,8 @@ RopeSpec ConfigReader::read_rope(const ModelSpec& spec) const {
 
 // True if the layers that are meant hold all of the tensors, false if they hold none.
 template <class IsMeant>
-bool ConfigReader::read_bias_set(const ModelSpec& spec, std::initializer_list<const char*> parts,
-                                 IsMeant&& is_meant) const {
+bool ConfigReader::read_tensor_set(const ModelSpec& spec, std::initializer_list<const char*> parts,
+                                   IsMeant&& is_meant) const {
   std::string present;
   std::string missing;
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
@@ -262,18 +266,39 @@ bool ConfigReader::read_bias_set(const ModelSpec& spec, std::initializer_list<co
   }
   if (!present.empty() && !missing.empty()) {
     fail(ErrorKind::kFormat,
-         "{}: tensor {} is there, but {} is not; expected biases in all layers or in none", place_,
-         present, missing);
+         "{}: tensor {} is there, but {} is not; expected such tensors in all layers or in none",
+         place_, present, missing);
   }
   return !present.empty();
 }
 
-void ConfigReader::read_biases(ModelSpec& spec) const {
+void ConfigReader::read_optional_tensors(ModelSpec& spec) const {
   const auto is_gqa = [](const BlockSpec& b) { return b.attention.kind == AttentionKind::kGqa; };
   const auto is_swiglu = [](const BlockSpec& b) { return b.ffn.kind == FfnKind::kSwiglu; };
-  spec.attention_bias = read_bias_set(spec, {"attn_q.bias", "attn_k.bias", "attn_v.bias"}, is_gqa);
-  spec.attention_output_bias = read_bias_set(spec, {"attn_output.bias"}, is_gqa);
-  spec.mlp_bias = read_bias_set(spec, {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"}, is_swiglu);
+  spec.attention_bias =
+      read_tensor_set(spec, {"attn_q.bias", "attn_k.bias", "attn_v.bias"}, is_gqa);
+  spec.attention_output_bias = read_tensor_set(spec, {"attn_output.bias"}, is_gqa);
+  spec.mlp_bias =
+      read_tensor_set(spec, {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"}, is_swiglu);
+  if (architecture_ == "qwen3") {  // in the others such tensors are foreign
+    spec.qk_norm = read_tensor_set(spec, {"attn_q_norm.weight", "attn_k_norm.weight"}, is_gqa);
+    if (!spec.qk_norm) {
+      fail(ErrorKind::kFormat, "{}: architecture qwen3 without attn_q_norm.weight in any layer",
+           place_);
+    }
+  }
+}
+
+// llama.cpp itself ignores the key in these architectures; the models it came from do not.
+void ConfigReader::read_sliding_window(ModelSpec& spec) const {
+  const std::int64_t window = file_.int_value(key("attention.sliding_window"), 0);
+  if (window < 0) {
+    fail(ErrorKind::kFormat, "{}: {} is {}, expected at least 0", place_,
+         key("attention.sliding_window"), window);
+  }
+  if (window > 0 && window < spec.context_length) {
+    limit_context(spec, window, kSlidingWindowLimit);
+  }
 }
 
 // What the layer holds as written, before a rewrite was undone.
@@ -292,6 +317,9 @@ void ConfigReader::add_tensor_names(const ModelSpec& spec, std::int64_t layer,
     }
     if (spec.attention_output_bias) {
       add({"attn_output"}, "bias");
+    }
+    if (spec.qk_norm) {
+      add({"attn_q_norm", "attn_k_norm"}, "weight");
     }
   } else if (written.attention.kind == AttentionKind::kLinear) {
     add({"attn_norm", "attn_output"}, "weight");
@@ -341,7 +369,8 @@ ModelSpec ConfigReader::read() {
   read_layers(spec);
   read_head_dim(spec);
   spec.rope = read_rope(spec);
-  read_biases(spec);
+  read_optional_tensors(spec);
+  read_sliding_window(spec);
   check_model_spec(spec, place_);
   refuse_foreign_tensors(spec);
   return spec;
@@ -351,11 +380,17 @@ ModelSpec ConfigReader::read() {
 
 ModelSpec read_gguf_config(const GgufFile& file) {
   const std::string& architecture = file.string_value("general.architecture");
-  if (architecture != "llama" && architecture != "deci") {
-    fail(ErrorKind::kFormat, "{}: architecture '{}' is not supported, expected llama or deci",
-         file.path().string(), architecture);
+  if (std::find(kArchitectures.begin(), kArchitectures.end(), architecture) ==
+      kArchitectures.end()) {
+    fail(ErrorKind::kFormat, "{}: architecture '{}' is not supported, expected {}",
+         file.path().string(), architecture, fmt::join(kArchitectures, ", "));
   }
   return ConfigReader(file, architecture).read();
+}
+
+bool has_interleaved_rotary_rows(const GgufFile& file) {
+  const std::string& architecture = file.string_value("general.architecture");
+  return architecture == "llama" || architecture == "deci";
 }
 
 }  // namespace puzzle

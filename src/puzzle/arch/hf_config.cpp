@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/arch/hf_family.h"
+#include "puzzle/arch/hf_layers.h"
 #include "puzzle/arch/hf_rope.h"
 #include "puzzle/arch/nemotron_blocks.h"
 #include "puzzle/base/error.h"
@@ -15,7 +17,6 @@
 namespace puzzle {
 namespace {
 
-constexpr const char* kLlamaArchitecture = "LlamaForCausalLM";
 constexpr const char* kNasArchitecture = "DeciLMForCausalLM";
 constexpr const char* kNasModelType = "nemotron-nas";
 
@@ -24,36 +25,15 @@ const Json* config_member(const Json& config, const char* key) {
   return member == config.end() || member->is_null() ? nullptr : &*member;
 }
 
-bool is_nemotron_nas(const Json& config, const std::string& place) {
-  const std::string type = json_string(config, "model_type", place, "");
-  std::string name = type == "llama"         ? kLlamaArchitecture
-                     : type == kNasModelType ? kNasArchitecture
-                                             : "";
-  if (const Json* names = config_member(config, "architectures"); names != nullptr) {
-    if (!names->is_array() || names->empty() || !names->front().is_string()) {
-      fail(ErrorKind::kFormat, "{}: \"architectures\" is no list of names", place);
-    }
-    name = names->front().get<std::string>();
-  }
-  if (name.empty() && type.empty()) {
-    fail(ErrorKind::kFormat, "{}: neither \"architectures\" nor \"model_type\" is given", place);
-  }
-  if (name == kLlamaArchitecture && (type.empty() || type == "llama")) {
-    return false;
-  }
-  if (name == kNasArchitecture && type == kNasModelType) {
-    return true;
-  }
-  fail(ErrorKind::kFormat,
-       "{}: architecture {} (model_type {}) is not supported; expected {} or {} with model_type {}",
-       place, name.empty() ? "unknown" : name, type.empty() ? "absent" : type, kLlamaArchitecture,
-       kNasArchitecture, kNasModelType);
-}
-
 // Keys that change the function computed unless they are absent, null or false.
 constexpr std::array kRefusedFlags = {
-    "bias",  "qkv_bias",         "qk_norm",          "use_qk_norm",
-    "alibi", "per_layer_config", "rope_interleaved", "no_rope_layer_interval",
+    "bias",
+    "qkv_bias",
+    "qk_norm",
+    "use_qk_norm",
+    "alibi",
+    "rope_interleaved",
+    "no_rope_layer_interval",
 };
 // Keys that change it unless they are absent, null or 1.
 constexpr std::array kRefusedScales = {"partial_rotary_factor", "embedding_multiplier",
@@ -77,26 +57,8 @@ void refuse_quantized(const Json& config, const std::string& place) {
   }
 }
 
-void refuse_sliding_window(const Json& config, const std::string& place) {
-  const Json* window = config_member(config, "sliding_window");
-  const bool in_use = json_bool(config, "use_sliding_window", place, window != nullptr);
-  if (window != nullptr && in_use) {
-    fail(ErrorKind::kFormat, "{}: sliding_window {} is not supported, expected null", place,
-         window->dump());
-  }
-  if (const Json* types = config_member(config, "layer_types"); types != nullptr) {
-    for (const Json& type : *types) {
-      if (type != Json("full_attention")) {
-        fail(ErrorKind::kFormat, "{}: layer_types holds {}, expected full_attention only", place,
-             type.dump());
-      }
-    }
-  }
-}
-
-void refuse_unsupported(const Json& config, bool is_nas, const std::string& place) {
+void refuse_unsupported(const Json& config, const std::string& place) {
   refuse_quantized(config, place);
-  refuse_sliding_window(config, place);
   for (const char* key : {"hidden_act", "hidden_activation"}) {
     if (const std::string act = json_string(config, key, place, "silu"); act != "silu") {
       fail(ErrorKind::kFormat, "{}: {} '{}' is not supported, expected silu", place, key, act);
@@ -120,10 +82,6 @@ void refuse_unsupported(const Json& config, bool is_nas, const std::string& plac
            "{}: no_rope_layers (layers without rotary embedding) is not supported", place);
     }
   }
-  if (!is_nas && config_member(config, "block_configs") != nullptr) {
-    fail(ErrorKind::kFormat, "{}: block_configs in a {} is not supported, expected model_type {}",
-         place, kLlamaArchitecture, kNasModelType);
-  }
 }
 
 std::vector<std::int64_t> parse_eos(const Json& config, const std::string& place) {
@@ -145,9 +103,13 @@ std::vector<std::int64_t> parse_eos(const Json& config, const std::string& place
   return tokens;
 }
 
-std::int64_t parse_head_dim(const Json& config, const ModelSpec& spec, const std::string& place) {
+std::int64_t parse_head_dim(const Json& config, const HfFamily& family, const ModelSpec& spec,
+                            const std::string& place) {
   if (config_member(config, "head_dim") != nullptr) {
     return json_int(config, "head_dim", place);
+  }
+  if (family.head_dim != 0) {
+    return family.head_dim;
   }
   if (spec.hidden_size % spec.num_heads != 0) {
     fail(ErrorKind::kFormat,
@@ -157,30 +119,19 @@ std::int64_t parse_head_dim(const Json& config, const ModelSpec& spec, const std
   return spec.hidden_size / spec.num_heads;
 }
 
-std::int64_t parse_count(const Json& config, const char* key, std::int64_t most,
-                         const std::string& place) {
-  const std::int64_t count = json_int(config, key, place);
-  if (count < 1 || count > most) {
-    fail(ErrorKind::kFormat, "{}: {} is {}, expected 1 … {}", place, key, count, most);
+void parse_context(const Json& config, const HfFamily& family, const std::string& place,
+                   ModelSpec& spec) {
+  spec.context_length = json_int(config, "max_position_embeddings", place, family.context_length);
+  const HfRope rope = parse_hf_rope(config, spec.context_length, place);
+  spec.rope = rope.rope;
+  if (rope.exact_tokens > 0) {
+    limit_context(spec, rope.exact_tokens,
+                  "beyond it dynamic rotary scaling changes the angles, which this program lacks");
   }
-  return count;
-}
-
-Architecture parse_layers(const Json& config, const ModelSpec& spec, bool is_nas,
-                          const std::string& place) {
-  const std::int64_t num_layers = parse_count(config, "num_hidden_layers", kMaxLayers, place);
-  if (is_nas) {
-    return parse_block_configs(config, spec, num_layers, place);
+  const auto window = parse_sliding_window(config, family, spec.num_layers(), place);
+  if (window && *window < spec.context_length) {
+    limit_context(spec, *window, kSlidingWindowLimit);
   }
-  const std::int64_t kv_heads = json_int(config, "num_key_value_heads", place, spec.num_heads);
-  if (kv_heads < 1 || spec.num_heads % kv_heads != 0) {
-    fail(ErrorKind::kFormat,
-         "{}: num_key_value_heads is {}, expected a divisor of num_attention_heads {}", place,
-         kv_heads, spec.num_heads);
-  }
-  const std::int64_t width = parse_count(config, "intermediate_size", kMaxFfnWidth, place);
-  return {static_cast<std::size_t>(num_layers),
-          BlockSpec{AttentionSpec::gqa(kv_heads), FfnSpec::swiglu(width)}};
 }
 
 // What make_nemotron_nas_config wrote for this program alone.
@@ -194,6 +145,8 @@ void parse_own_object(const Json& config, const std::string& place, ModelSpec& s
   spec.attention_bias = json_bool(*own, "attention_bias", own_place, spec.attention_bias);
   spec.attention_output_bias =
       json_bool(*own, "attention_output_bias", own_place, spec.attention_output_bias);
+  spec.qk_norm = json_bool(*own, "qk_norm", own_place, spec.qk_norm);
+  spec.context_limit = json_string(*own, "context_limit", own_place, spec.context_limit);
   if (const Json* divisors = config_member(*own, "rope_frequency_divisors"); divisors != nullptr) {
     if (!divisors->is_array() || !std::all_of(divisors->begin(), divisors->end(),
                                               [](const Json& v) { return v.is_number(); })) {
@@ -208,6 +161,12 @@ Json make_own_object(const ModelSpec& spec) {
   if (spec.attention_bias != spec.attention_output_bias) {
     own["attention_bias"] = spec.attention_bias;
     own["attention_output_bias"] = spec.attention_output_bias;
+  }
+  if (spec.qk_norm) {
+    own["qk_norm"] = true;
+  }
+  if (!spec.context_limit.empty()) {
+    own["context_limit"] = spec.context_limit;
   }
   if (!spec.rope.frequency_divisors.empty()) {
     own["rope_frequency_divisors"] = spec.rope.frequency_divisors;
@@ -238,25 +197,26 @@ std::string hf_config_dtype(const Json& config, const std::string& place) {
 }
 
 ModelSpec parse_hf_config(const Json& config, const std::string& place) {
-  const bool is_nas = is_nemotron_nas(config, place);
-  refuse_unsupported(config, is_nas, place);
+  const HfFamily& family = find_hf_family(config, place);
+  refuse_unsupported(config, place);
   static_cast<void>(hf_config_dtype(config, place));
   ModelSpec spec;
   spec.name = json_string(config, "_name_or_path", place, "");
-  spec.hidden_size = parse_count(config, "hidden_size", kMaxHiddenSize, place);
-  spec.num_heads = parse_count(config, "num_attention_heads", kMaxHiddenSize, place);
-  spec.head_dim = parse_head_dim(config, spec, place);
-  spec.vocab_size = parse_count(config, "vocab_size", kMaxVocabSize, place);
-  spec.context_length = json_int(config, "max_position_embeddings", place, 2048);
+  spec.hidden_size = parse_hf_count(config, "hidden_size", kMaxHiddenSize, place);
+  spec.num_heads = parse_hf_count(config, "num_attention_heads", kMaxHiddenSize, place);
+  spec.head_dim = parse_head_dim(config, family, spec, place);
+  spec.vocab_size = parse_hf_count(config, "vocab_size", kMaxVocabSize, place);
   spec.rms_norm_eps = json_double(config, "rms_norm_eps", place, 1e-6);
   spec.tie_embeddings = json_bool(config, "tie_word_embeddings", place, false);
-  spec.attention_bias = json_bool(config, "attention_bias", place, false);
-  spec.attention_output_bias = spec.attention_bias;
-  spec.mlp_bias = json_bool(config, "mlp_bias", place, false);
-  spec.rope = parse_hf_rope(config, spec.context_length, place);
+  spec.attention_output_bias =
+      family.reads_attention_bias && json_bool(config, "attention_bias", place, false);
+  spec.attention_bias = spec.attention_output_bias || family.has_qkv_bias;
+  spec.mlp_bias = family.reads_mlp_bias && json_bool(config, "mlp_bias", place, false);
+  spec.qk_norm = family.has_qk_norm;
   spec.bos_token = json_int(config, "bos_token_id", place, -1);
   spec.eos_tokens = parse_eos(config, place);
-  spec.layers = parse_layers(config, spec, is_nas, place);
+  spec.layers = parse_hf_layers(config, family, spec, place);
+  parse_context(config, family, place, spec);
   parse_own_object(config, place, spec);
   check_model_spec(spec, place);
   return spec;

@@ -11,11 +11,13 @@
 
 namespace puzzle {
 
-// Reads LlamaForCausalLM and `nemotron-nas` (DeciLMForCausalLM; with `intermediate_size` or
-// `ffn_mult`), i.e. this project's children and NVIDIA's published ones. Keys that are absent take
-// transformers' defaults. Anything that would change the function computed and that this project
-// does not have is refused by name (formats.md 10): other families, quantization_config,
-// partial_rotary_factor, sliding windows, activations other than silu, …
+// Reads Llama, Mistral, Qwen2, Qwen3, DeciLM-7B and `nemotron-nas` (this project's children and
+// NVIDIA's published ones), with layers that differ in any way of hf_layers.h. Keys that are absent
+// take transformers' defaults. Sliding windows and dynamic rotary scaling are read as a model whose
+// context ends where they would begin to matter (ModelSpec::context_limit). Anything else that
+// would change the function computed and that this project does not have is refused by name
+// (formats.md 10): other families, quantization_config, partial_rotary_factor, activations other
+// than silu, …
 // `place` opens messages. Throws Error(kFormat).
 [[nodiscard]] ModelSpec parse_hf_config(const nlohmann::json& config, const std::string& place);
 // folder/config.json; a model without a name of its own gets the folder's. Throws Error(kIo), too.

@@ -1,5 +1,6 @@
 #include "puzzle/arch/hf_rope.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -93,10 +94,20 @@ std::vector<float> parse_divisors(const RopeSource& source) {
 }
 
 void parse_scaling(const Json& config, const RopeSource& source, std::int64_t context_length,
-                   const std::string& place, RopeSpec& rope) {
+                   const std::string& place, HfRope& parsed) {
+  RopeSpec& rope = parsed.rope;
   const std::string legacy = json_string(*source.values, "type", source.place, "default");
   const std::string type = json_string(*source.values, "rope_type", source.place, legacy);
   if (type == "default") {
+    return;
+  }
+  if (type == "dynamic") {
+    parsed.exact_tokens =
+        std::min(context_length, original_context(config, source, context_length, place));
+    if (parsed.exact_tokens < 1) {
+      fail(ErrorKind::kFormat, "{}: dynamic scaling beyond {} tokens, expected at least 1",
+           source.place, parsed.exact_tokens);
+    }
     return;
   }
   if (type == kDivisorsType) {
@@ -108,7 +119,7 @@ void parse_scaling(const Json& config, const RopeSource& source, std::int64_t co
   const bool is_yarn = type == "yarn";
   if (!is_llama3 && !is_yarn && type != "linear") {
     fail(ErrorKind::kFormat,
-         "{}: rope type '{}' is not supported, expected default, linear, llama3 or yarn",
+         "{}: rope type '{}' is not supported, expected default, linear, dynamic, llama3 or yarn",
          source.place, type);
   }
   rope.kind = is_llama3 ? RopeKind::kLlama3 : is_yarn ? RopeKind::kYarn : RopeKind::kLinear;
@@ -130,20 +141,21 @@ void parse_scaling(const Json& config, const RopeSource& source, std::int64_t co
 
 }  // namespace
 
-RopeSpec parse_hf_rope(const Json& config, std::int64_t context_length, const std::string& place) {
-  RopeSpec rope;
+HfRope parse_hf_rope(const Json& config, std::int64_t context_length, const std::string& place) {
+  HfRope parsed;
+  RopeSpec& rope = parsed.rope;
   rope.theta = json_double(config, "rope_theta", place, rope.theta);
   const RopeSource source = find_rope_source(config, place);
   if (source.values == nullptr) {
-    return rope;
+    return parsed;
   }
   rope.theta = json_double(*source.values, "rope_theta", source.place, rope.theta);
   if (json_double(*source.values, "partial_rotary_factor", source.place, 1.0) != 1.0) {
     fail(ErrorKind::kFormat, "{}: partial_rotary_factor other than 1 is not supported",
          source.place);
   }
-  parse_scaling(config, source, context_length, place, rope);
-  return rope;
+  parse_scaling(config, source, context_length, place, parsed);
+  return parsed;
 }
 
 Json make_hf_rope_scaling(const RopeSpec& rope) {

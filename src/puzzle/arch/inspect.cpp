@@ -60,16 +60,22 @@ Part part_of_tensor(std::string_view name) {
   return holds("ffn") || holds("mlp.") ? kFfn : kOther;
 }
 
-// Splits cost.h's sum for one sub-block into the norm (one vector of D) and the rest.
-void add_sub_block(PartTable& table, Part part, const PartCost& cost, std::int64_t hidden_size,
+// Splits cost.h's sum for one sub-block into its norms (vectors of `norm_size` in all) and the
+// rest.
+void add_sub_block(PartTable& table, Part part, const PartCost& cost, std::int64_t norm_size,
                    const WeightTypes& types) {
   if (cost.parameters == 0) {
     return;
   }
   const auto norm_bytes = static_cast<std::int64_t>(
-      byte_size(types.vector, static_cast<std::uint64_t>(hidden_size), "norm"));
-  table.add(kNorms, hidden_size, norm_bytes, types.vector);
-  table.add(part, cost.parameters - hidden_size, cost.weight_bytes - norm_bytes, types.matrix);
+      byte_size(types.vector, static_cast<std::uint64_t>(norm_size), "norm"));
+  table.add(kNorms, norm_size, norm_bytes, types.vector);
+  table.add(part, cost.parameters - norm_size, cost.weight_bytes - norm_bytes, types.matrix);
+}
+
+std::int64_t attention_norm_size(const ModelSpec& spec, const AttentionSpec& attention) {
+  const bool has_inner = spec.qk_norm && attention.kind == AttentionKind::kGqa;
+  return spec.hidden_size + (has_inner ? 2 * spec.head_dim : 0);
 }
 
 std::string rope_summary(const RopeSpec& rope) {
@@ -159,8 +165,8 @@ std::vector<PartSize> part_sizes(const ModelSpec& spec, ExportTarget target,
                                  const WeightTypes& types) {
   PartTable table;
   for (const LoweredBlock& lowered : lower_model(target, spec)) {
-    add_sub_block(table, kAttention, lowered_attention_cost(spec, lowered, types), spec.hidden_size,
-                  types);
+    add_sub_block(table, kAttention, lowered_attention_cost(spec, lowered, types),
+                  attention_norm_size(spec, lowered.attention), types);
     add_sub_block(table, kFfn, lowered_ffn_cost(spec, lowered, types), spec.hidden_size, types);
   }
   ModelSpec tied = spec;
@@ -190,9 +196,15 @@ std::string describe(const ModelSpec& spec, const std::vector<PartSize>& parts) 
   line("vocabulary", fmt::format("{}, head {}", spec.vocab_size,
                                  spec.tie_embeddings ? "tied to the embedding" : "of its own"));
   line("context", fmt::format("{} tokens", spec.context_length));
+  if (!spec.context_limit.empty()) {
+    line("", spec.context_limit);
+  }
   line("rotary", rope_summary(spec.rope));
   line("norm epsilon", fmt::format("{}", spec.rms_norm_eps));
   line("biases", bias_summary(spec));
+  if (spec.qk_norm) {
+    line("q, k norm", "per head");
+  }
   line("KV cache", human_bytes(static_cast<double>(kv_bytes(spec))) + " per token in F16");
   text += fmt::format("{} layers\n", spec.num_layers());
   for (const LayerRun& run : layer_runs(spec.layers)) {
@@ -230,11 +242,13 @@ InspectJson describe_json(const ModelSpec& spec, const std::vector<PartSize>& pa
           {"head_dim", spec.head_dim},
           {"vocab_size", spec.vocab_size},
           {"context_length", spec.context_length},
+          {"context_limit", spec.context_limit},
           {"rms_norm_eps", spec.rms_norm_eps},
           {"tie_embeddings", spec.tie_embeddings},
           {"attention_bias", spec.attention_bias},
           {"attention_output_bias", spec.attention_output_bias},
           {"mlp_bias", spec.mlp_bias},
+          {"qk_norm", spec.qk_norm},
           {"rope", {{"kind", rope_kind_name(spec.rope.kind)}, {"theta", spec.rope.theta}}},
           {"num_layers", spec.num_layers()},
           {"layers", layers},

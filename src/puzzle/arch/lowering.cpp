@@ -58,6 +58,9 @@ std::optional<std::string> deci_rope_refusal(const RopeSpec& rope) {
 }
 
 std::optional<std::string> deci_refusal(const ModelSpec& spec) {
+  if (spec.qk_norm) {
+    return "q and k have norms (Qwen3): llama.cpp's deci would not load them";
+  }
   if (!any_block(spec, [](const BlockSpec& block) {
         return block.attention.kind == AttentionKind::kGqa;
       })) {
@@ -94,6 +97,10 @@ std::vector<std::string> nemotron_nas_notes(const ModelSpec& spec) {
   if (spec.num_heads * spec.head_dim != spec.hidden_size) {
     notes.emplace_back(
         "MLX-LM and llama.cpp's converter ignore head_dim and take hidden size over heads");
+  }
+  if (spec.qk_norm) {
+    notes.emplace_back(
+        "norms of q and k (Qwen3) are read by the remote code shipped and by this program only");
   }
   if (spec.attention_bias != spec.attention_output_bias) {
     notes.emplace_back(

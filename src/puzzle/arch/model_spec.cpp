@@ -1,5 +1,6 @@
 #include "puzzle/arch/model_spec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <span>
@@ -159,6 +160,11 @@ void check_model_spec(const ModelSpec& spec, const std::string& place) {
   }
 }
 
+void limit_context(ModelSpec& spec, std::int64_t tokens, std::string_view why) {
+  spec.context_limit = fmt::format("{} (the file says {} tokens)", why, spec.context_length);
+  spec.context_length = std::min(spec.context_length, tokens);
+}
+
 ModelSpec with_layers(ModelSpec spec, Architecture layers) {
   spec.layers = std::move(layers);
   return spec;
@@ -176,6 +182,9 @@ void add_model_spec_to_key(KeyBuilder& key, const ModelSpec& spec) {
       .add("attention_bias", spec.attention_bias)
       .add("attention_output_bias", spec.attention_output_bias)
       .add("mlp_bias", spec.mlp_bias);
+  if (spec.qk_norm) {
+    key.add("qk_norm", true);  // only where it is: runs of models without it keep their keys
+  }
   const RopeSpec& rope = spec.rope;
   key.add("rope", rope_kind_name(rope.kind))
       .add("theta", rope.theta)

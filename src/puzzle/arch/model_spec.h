@@ -37,18 +37,22 @@ struct RopeSpec {
 };
 
 struct ModelSpec {
-  std::string family = "llama";  // "llama"; the only one that issue 3 reads
+  std::string family = "llama";  // what is computed; Mistral and Qwen are fields of it below
   std::string name;              // for people: general.name or the folder's name
   std::int64_t hidden_size = 0;  // D
   std::int64_t num_heads = 0;    // H, query heads of every attention
   std::int64_t head_dim = 0;     // E; H * E need not equal D
   std::int64_t vocab_size = 0;   // V, rows of the embedding; may exceed the tokenizer's count
   std::int64_t context_length = 0;
+  // Why this is exact only up to context_length and the file promises more (a sliding window,
+  // dynamic rotary scaling): for people; empty where the file promises no more.
+  std::string context_limit;
   double rms_norm_eps = 1e-5;
   bool tie_embeddings = false;
   bool attention_bias = false;         // on q, k, v
   bool attention_output_bias = false;  // on o
   bool mlp_bias = false;               // on gate, up, down
+  bool qk_norm = false;                // RMSNorm over E of each head of q and k, before rotation
   RopeSpec rope;
   std::int64_t bos_token = -1;  // -1 = none
   std::vector<std::int64_t> eos_tokens;
@@ -72,10 +76,16 @@ inline constexpr std::int64_t kMaxVocabSize = std::int64_t{1} << 26;
 // Name as files write it: "default", "linear", "llama3", "yarn".
 [[nodiscard]] std::string_view rope_kind_name(RopeKind kind);
 
+// Ends the context where `why` says that the model would become another function, and keeps that
+// with what the file says in context_limit.
+void limit_context(ModelSpec& spec, std::int64_t tokens, std::string_view why);
+inline constexpr std::string_view kSlidingWindowLimit =
+    "beyond it attention would slide a window, which this program lacks";
+
 // The same model with other layers.
 [[nodiscard]] ModelSpec with_layers(ModelSpec spec, Architecture layers);
 
-// Everything that changes what the model computes; not its name.
+// Everything that changes what the model computes; not its name or context_limit.
 void add_model_spec_to_key(KeyBuilder& key, const ModelSpec& spec);
 
 }  // namespace puzzle

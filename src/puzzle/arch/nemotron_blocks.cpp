@@ -57,6 +57,32 @@ Replacement parse_replacement(const Json& object, const std::string& place) {
   return replacement;
 }
 
+std::int64_t parse_divisor(const Json& object, const char* key, const ModelSpec& spec,
+                           const std::string& place) {
+  const std::int64_t count = json_int(object, key, place);
+  if (count <= 0 || spec.num_heads % count != 0) {
+    fail(ErrorKind::kFormat, "{}: {} is {}, expected a divisor of num_attention_heads {}", place,
+         key, count, spec.num_heads);
+  }
+  return count;
+}
+
+// The KV heads are given, or the heads that share one.
+std::int64_t parse_kv_heads(const Json& object, const ModelSpec& spec, const std::string& place) {
+  const char* key = "num_key_value_heads";
+  const bool is_given = block_member(object, key) != nullptr;
+  const std::int64_t given = is_given ? parse_divisor(object, key, spec, place) : 0;
+  if (is_given && block_member(object, "n_heads_in_group") == nullptr) {
+    return given;
+  }
+  const std::int64_t group = parse_divisor(object, "n_heads_in_group", spec, place);
+  if (is_given && given != spec.num_heads / group) {
+    fail(ErrorKind::kFormat, "{}: n_heads_in_group {} means {} KV heads, but {} is {}", place,
+         group, spec.num_heads / group, key, given);
+  }
+  return spec.num_heads / group;
+}
+
 AttentionSpec parse_attention_config(const Json& object, const ModelSpec& spec,
                                      const std::string& place) {
   refuse_used(object,
@@ -70,13 +96,7 @@ AttentionSpec parse_attention_config(const Json& object, const ModelSpec& spec,
   if (replacement.linear) {
     return AttentionSpec::linear();
   }
-  const std::int64_t group = json_int(object, "n_heads_in_group", place);
-  if (group <= 0 || spec.num_heads % group != 0) {
-    fail(ErrorKind::kFormat,
-         "{}: n_heads_in_group is {}, expected a divisor of num_attention_heads {}", place, group,
-         spec.num_heads);
-  }
-  return AttentionSpec::gqa(spec.num_heads / group);
+  return AttentionSpec::gqa(parse_kv_heads(object, spec, place));
 }
 
 std::int64_t parse_width(const Json& object, const ModelSpec& spec, const std::string& place) {
@@ -105,6 +125,9 @@ FfnSpec parse_ffn_config(const Json& object, const ModelSpec& spec, const std::s
   refuse_used(object, {"sparsify", "moe"}, place);
   if (const std::string act = json_string(object, "hidden_act", place, "silu"); act != "silu") {
     fail(ErrorKind::kFormat, "{}: hidden_act '{}' is not supported, expected silu", place, act);
+  }
+  if (!json_bool(object, "gated", place, true)) {
+    fail(ErrorKind::kFormat, "{}: gated = false is not supported, expected a gated FFN", place);
   }
   const Replacement replacement = parse_replacement(object, place);
   if (replacement.no_op) {

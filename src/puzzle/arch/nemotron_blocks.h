@@ -1,4 +1,5 @@
-// The block_configs list of `nemotron-nas` (formats.md 2.1): a part of hf_config.
+// The block_configs list of `nemotron-nas` (formats.md 2.1), and of Puzzletron's children of any
+// family, which give num_key_value_heads and intermediate_size instead (3.1): a part of hf_config.
 #pragma once
 
 #include <string>

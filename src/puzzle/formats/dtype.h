@@ -43,11 +43,11 @@ enum class DType : std::uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
-  // ggml blocks known by size only
   kQ8_1,
   kQ2_K,
   kQ3_K,
   kQ8_K,
+  // ggml blocks known by size only
   kIQ2_XXS,
   kIQ2_XS,
   kIQ3_XXS,

@@ -302,8 +302,16 @@ void place_tensors(std::vector<TensorEntry>& entries, std::span<const std::byte>
 
 }  // namespace
 
-GgufFile::GgufFile(const std::filesystem::path& path)
-    : file_(std::make_shared<const MappedFile>(path)) {
+GgufFile::GgufFile(const std::filesystem::path& path) {
+  read(path);
+  if (const std::int64_t parts = int_value("split.count", 1); parts > 1) {
+    add_parts(parts);
+  }
+}
+
+void GgufFile::read(const std::filesystem::path& path) {
+  file_ = std::make_shared<const MappedFile>(path);
+  files_ = {path};
   const std::string place = path.string();
   GgufCursor cursor(file_->bytes(), place);
   const GgufCounts counts = read_start(cursor);
@@ -312,11 +320,6 @@ GgufFile::GgufFile(const std::filesystem::path& path)
     if (!metadata_.try_emplace(key, read_value(cursor, "key " + key)).second) {
       fail(ErrorKind::kFormat, "{}: the key {} stands twice in it", place, key);
     }
-  }
-  if (const std::int64_t parts = int_value("split.count", 1); parts > 1) {
-    fail(ErrorKind::kFormat,
-         "{}: is one of {} parts of a split file; join them first with llama-gguf-split --merge",
-         place, parts);
   }
   std::vector<TensorEntry> entries;
   for (std::uint64_t i = 0; i < counts.tensors; ++i) {

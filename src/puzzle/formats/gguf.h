@@ -6,7 +6,8 @@
 //   padding to the alignment | tensor data, each tensor padded to the alignment
 //
 // Read: versions 2 and 3, little-endian. Written: version 3, alignment 32, offsets without gaps
-// (which llama.cpp demands). Refused by name: version 1, big-endian files, split files, nested
+// (which llama.cpp demands). A split file (NAME-00001-of-0000N.gguf and its neighbours) is opened
+// by its first part, which has the keys. Refused by name: version 1, big-endian files, nested
 // arrays.
 #pragma once
 
@@ -38,14 +39,17 @@ using GgufValue =
 
 class GgufFile {
  public:
-  // Throws Error(kIo) if it cannot be opened, Error(kFormat) for its content.
+  // Throws Error(kIo) if it or another part cannot be opened, Error(kFormat) for its content.
   explicit GgufFile(const std::filesystem::path& path);
 
   [[nodiscard]] const std::filesystem::path& path() const { return file_->path(); }
+  // Of all parts, in order; path() alone where the file is not split.
+  [[nodiscard]] const std::vector<std::filesystem::path>& files() const { return files_; }
   [[nodiscard]] const std::map<std::string, GgufValue, std::less<>>& metadata() const {
     return metadata_;
   }
-  // In file order. Types without a decoder are listed too; dequantize() refuses them by name.
+  // In file order, part by part. Types without a decoder are listed too; dequantize() refuses them
+  // by name.
   [[nodiscard]] const std::vector<StoredTensor>& tensors() const { return tensors_; }
 
   // Null if there is none of that name.
@@ -72,9 +76,17 @@ class GgufFile {
   [[nodiscard]] const std::vector<std::string>& string_list(std::string_view key) const;
 
  private:
+  GgufFile() = default;
+
+  // One file as it is, split or not.
+  void read(const std::filesystem::path& path);
+  // The other parts of a split file of which this is the first (gguf_parts.cpp).
+  void add_parts(std::int64_t parts);
+
   [[nodiscard]] const GgufValue& require_value(std::string_view key) const;
 
   std::shared_ptr<const MappedFile> file_;
+  std::vector<std::filesystem::path> files_;
   std::map<std::string, GgufValue, std::less<>> metadata_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::size_t, std::less<>> index_;

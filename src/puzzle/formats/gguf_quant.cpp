@@ -174,6 +174,70 @@ void decode_q6_k(const std::byte* in, float* out) {
   }
 }
 
+// 16 bytes: 4-bit scale low, 4-bit minimum high, of 16 elements each | 64 bytes: 2 bits of four
+// elements that stand 32 apart | f16 d | f16 dmin
+void decode_q2_k(const std::byte* in, float* out) {
+  const auto scales = load<Bytes<16>>(in);
+  const float d = load_f16(in + 80);
+  const float d_min = load_f16(in + 82);
+  for (std::size_t group = 0; group < 16; ++group) {
+    const float scale = d * static_cast<float>(scales[group] & 15);
+    const float minimum = d_min * static_cast<float>(scales[group] >> 4);
+    const std::size_t half = group / 8;
+    const std::size_t shift = 2 * (group % 8 / 2);
+    const auto q = load<Bytes<16>>(in + 16 + 32 * half + 16 * (group % 2));
+    for (std::size_t i = 0; i < 16; ++i) {
+      out[16 * group + i] = scale * static_cast<float>((q[i] >> shift) & 3) - minimum;
+    }
+  }
+}
+
+// The sixteen signed 6-bit scales of Q3_K in 12 bytes: low 4 bits of scale j in the low half of
+// byte j and of scale j + 8 in its high half; two high bits of scales j, j + 4, j + 8, j + 12 in
+// byte 8 + j.
+int q3_k_scale(const Bytes<12>& packed, std::size_t j) {
+  const int low = j < 8 ? packed[j] & 15 : packed[j - 8] >> 4;
+  const int high = (packed[8 + j % 4] >> (2 * (j / 4))) & 3;
+  return (low | (high << 4)) - 32;
+}
+
+// 32 bytes of third bits (clear = minus 4), bit k of byte i for element 32 k + i | low 2 bits as
+// Q2_K | scales (12 bytes) | f16 d
+void decode_q3_k(const std::byte* in, float* out) {
+  const auto scales = load<Bytes<12>>(in + 96);
+  const float d = load_f16(in + 108);
+  for (std::size_t group = 0; group < 16; ++group) {
+    const float scale = d * static_cast<float>(q3_k_scale(scales, group));
+    const std::size_t half = group / 8;
+    const std::size_t shift = 2 * (group % 8 / 2);
+    const auto high = load<Bytes<16>>(in + 16 * (group % 2));
+    const auto q = load<Bytes<16>>(in + 32 + 32 * half + 16 * (group % 2));
+    for (std::size_t i = 0; i < 16; ++i) {
+      const int low = (q[i] >> shift) & 3;
+      out[16 * group + i] =
+          scale * static_cast<float>(((high[i] >> (group / 2)) & 1) != 0 ? low : low - 4);
+    }
+  }
+}
+
+// f16 scale | f16 scale times the sum, for dot products only | 32 x i8
+void decode_q8_1(const std::byte* in, float* out) {
+  const float scale = load_f16(in);
+  const auto q = load<std::array<std::int8_t, kBlock>>(in + 4);
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    out[i] = scale * static_cast<float>(q[i]);
+  }
+}
+
+// f32 scale | 256 x i8 | 16 x i16 sums, for dot products only
+void decode_q8_k(const std::byte* in, float* out) {
+  const auto scale = load<float>(in);
+  const auto q = load<std::array<std::int8_t, kSuperBlock>>(in + 4);
+  for (std::size_t i = 0; i < kSuperBlock; ++i) {
+    out[i] = scale * static_cast<float>(q[i]);
+  }
+}
+
 void decode_f32(const std::byte* in, float* out) { std::memcpy(out, in, kBlock * sizeof(float)); }
 
 void decode_f16(const std::byte* in, float* out) {
@@ -226,6 +290,14 @@ Decoder find_decoder(DType dtype) {
       return decode_blocks<decode_q5_0, kBlock, 22>;
     case DType::kQ5_1:
       return decode_blocks<decode_q5_1, kBlock, 24>;
+    case DType::kQ8_1:
+      return decode_blocks<decode_q8_1, kBlock, 36>;
+    case DType::kQ2_K:
+      return decode_blocks<decode_q2_k, kSuperBlock, 84>;
+    case DType::kQ3_K:
+      return decode_blocks<decode_q3_k, kSuperBlock, 110>;
+    case DType::kQ8_K:
+      return decode_blocks<decode_q8_k, kSuperBlock, 292>;
     case DType::kQ4_K:
       return decode_blocks<decode_q4_k, kSuperBlock, 144>;
     case DType::kQ5_K:
@@ -245,8 +317,8 @@ void dequantize(DType dtype, std::span<const std::byte> in, std::span<float> out
   const Decoder decode = find_decoder(dtype);
   if (decode == nullptr) {
     fail(ErrorKind::kFormat,
-         "the type {} has no decoder; weights may be F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
-         "Q4_K, Q5_K or Q6_K",
+         "the type {} has no decoder; weights may be F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, "
+         "Q8_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K or Q8_K",
          dtype_name(dtype));
   }
   const std::uint64_t expected = byte_size(dtype, out.size(), "dequantize");

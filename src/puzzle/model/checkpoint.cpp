@@ -2,6 +2,7 @@
 
 #include <set>
 #include <utility>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -12,6 +13,7 @@
 #include "puzzle/arch/llama2c_file.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
+#include "puzzle/base/log.h"
 #include "puzzle/formats/gguf.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/tensor/convert.h"
@@ -52,6 +54,8 @@ std::string gguf_name(const std::string& hf_name) {
       {"self_attn.q_proj", "attn_q"},
       {"self_attn.k_proj", "attn_k"},
       {"self_attn.v_proj", "attn_v"},
+      {"self_attn.q_norm", "attn_q_norm"},
+      {"self_attn.k_norm", "attn_k_norm"},
       {"self_attn.o_proj", "attn_output"},
       {"self_attn.linear_attn", "attn_output"},
       {"post_attention_layernorm", "ffn_norm"},
@@ -110,10 +114,13 @@ ModelWeights build_model(const ModelSpec& spec, const TensorSource& source) {
 ModelWeights load_gguf(const fs::path& path, c10::ScalarType type) {
   const GgufFile file(path);
   const ModelSpec spec = read_gguf_config(file);  // refuses tensors that have no place in the model
+  const bool is_interleaved = has_interleaved_rotary_rows(file);
   return build_model(spec, [&](const NamedShape& wanted) {
     const at::Tensor tensor =
         read_tensor(file.tensor(gguf_name(wanted.name)), wanted, type, path.string());
-    return has_rotary_rows(wanted.name) ? from_interleaved_rows(tensor, spec.head_dim) : tensor;
+    return is_interleaved && has_rotary_rows(wanted.name)
+               ? from_interleaved_rows(tensor, spec.head_dim)
+               : tensor;
   });
 }
 
@@ -151,6 +158,18 @@ ModelWeights load_hugging_face(const fs::path& folder, c10::ScalarType type) {
   return weights;
 }
 
+ModelWeights load_any(const fs::path& path, c10::ScalarType type) {
+  switch (model_format(path)) {
+    case ModelFormat::kGguf:
+      return load_gguf(path, type);
+    case ModelFormat::kHuggingFace:
+      return load_hugging_face(path, type);
+    case ModelFormat::kLlama2c:
+      return load_llama2c(path, type);
+  }
+  fail(ErrorKind::kInternal, "unknown model format");
+}
+
 at::Tensor swap_rotary_axes(const at::Tensor& tensor, std::int64_t head_dim, std::int64_t first,
                             std::int64_t second) {
   std::vector<std::int64_t> shape = tensor.sizes().vec();
@@ -176,22 +195,28 @@ ModelSpec load_model_spec(const fs::path& path) {
 
 ModelWeights load_model(const fs::path& path, c10::ScalarType type) {
   const c10::NoGradGuard no_grad;
-  switch (model_format(path)) {
-    case ModelFormat::kGguf:
-      return load_gguf(path, type);
-    case ModelFormat::kHuggingFace:
-      return load_hugging_face(path, type);
-    case ModelFormat::kLlama2c:
-      return load_llama2c(path, type);
+  ModelWeights model = load_any(path, type);
+  if (!model.spec.context_limit.empty()) {
+    log_warning("{}: the context is {} tokens: {}", path.string(), model.spec.context_length,
+                model.spec.context_limit);
   }
-  fail(ErrorKind::kInternal, "unknown model format");
+  return model;
 }
 
 std::string model_content_key(const fs::path& path) {
-  if (model_format(path) != ModelFormat::kHuggingFace) {
+  const ModelFormat format = model_format(path);
+  const std::vector<fs::path> files =
+      format == ModelFormat::kGguf ? GgufFile(path).files() : std::vector<fs::path>{path};
+  if (format != ModelFormat::kHuggingFace && files.size() == 1) {
     return hash_file(path);
   }
   KeyBuilder key;
+  if (format == ModelFormat::kGguf) {
+    for (const fs::path& file : files) {
+      key.add("part", hash_file(file));
+    }
+    return key.key();
+  }
   key.add("config.json", hash_file(path / "config.json"));
   const SafetensorsModel model(path);
   for (const fs::path& file : model.files()) {

@@ -12,8 +12,18 @@
 namespace puzzle {
 namespace {
 
-at::Tensor split_heads(const at::Tensor& x, std::int64_t head_dim) {
-  return x.view({x.size(0), x.size(1), -1, head_dim}).transpose(1, 2);
+at::Tensor split_rows(const at::Tensor& x, std::int64_t head_dim) {
+  return x.view({x.size(0), x.size(1), -1, head_dim});
+}
+
+// Queries or keys as attention compares them; `norm` [E] is undefined where the model has none.
+at::Tensor rotated_heads(const at::Tensor& x, const at::Tensor& norm, const Geometry& geometry,
+                         const PassContext& pass) {
+  at::Tensor rows_BTHE = split_rows(x, geometry.head_dim);
+  if (norm.defined()) {
+    rows_BTHE = rms_norm(rows_BTHE, norm, geometry.rms_norm_eps);
+  }
+  return apply_rotary(rows_BTHE.transpose(1, 2), pass.angles);
 }
 
 // In the weight's type, which is not that of x in mixed precision (with_matrices_in).
@@ -54,11 +64,12 @@ at::Tensor attention_features(const AttentionWeights& weights, const Geometry& g
     return xn_BTD;
   }
   const at::Tensor typed = xn_BTD.to(weights.q.scalar_type());
-  const at::Tensor q = apply_rotary(
-      split_heads(dense(typed, weights.q, weights.q_bias), geometry.head_dim), pass.angles);
-  at::Tensor k = apply_rotary(
-      split_heads(dense(typed, weights.k, weights.k_bias), geometry.head_dim), pass.angles);
-  at::Tensor v = split_heads(dense(typed, weights.v, weights.v_bias), geometry.head_dim);
+  const at::Tensor q =
+      rotated_heads(dense(typed, weights.q, weights.q_bias), weights.q_norm, geometry, pass);
+  at::Tensor k =
+      rotated_heads(dense(typed, weights.k, weights.k_bias), weights.k_norm, geometry, pass);
+  at::Tensor v =
+      split_rows(dense(typed, weights.v, weights.v_bias), geometry.head_dim).transpose(1, 2);
   if (cache != nullptr) {
     const std::int64_t new_tokens = xn_BTD.size(1);
     cache->keys.narrow(2, cache_length, new_tokens).copy_(k);

@@ -24,6 +24,8 @@ void visit_attention(Weights& w, const Visit& visit) {
   visit("self_attn.k_proj.bias", w.k_bias);
   visit("self_attn.v_proj.bias", w.v_bias);
   visit("self_attn.o_proj.bias", w.o_bias);
+  visit("self_attn.q_norm.weight", w.q_norm);
+  visit("self_attn.k_norm.weight", w.k_norm);
   visit("self_attn.linear_attn.weight", w.linear);
 }
 
@@ -147,6 +149,10 @@ std::vector<NamedShape> attention_shapes(const ModelSpec& spec, const AttentionS
   }
   if (spec.attention_output_bias) {
     shapes.push_back({"self_attn.o_proj.bias", {hidden}});
+  }
+  if (spec.qk_norm) {
+    shapes.push_back({"self_attn.q_norm.weight", {spec.head_dim}});
+    shapes.push_back({"self_attn.k_norm.weight", {spec.head_dim}});
   }
   return shapes;
 }

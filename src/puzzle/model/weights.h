@@ -22,6 +22,7 @@ struct AttentionWeights {
   at::Tensor q, k, v;                         // [H·E, D], [K·E, D], [K·E, D]
   at::Tensor o;                               // [D, H·E]
   at::Tensor q_bias, k_bias, v_bias, o_bias;  // undefined where the model has none
+  at::Tensor q_norm, k_norm;                  // [E], one for all heads; undefined likewise
   at::Tensor linear;                          // [D, D]
 };
 
@@ -81,9 +82,9 @@ void set_output_matrix(FfnWeights& weights, at::Tensor matrix);
 [[nodiscard]] FfnWeights clone(const FfnWeights& weights, bool requires_grad);
 [[nodiscard]] LayerWeights clone(const LayerWeights& weights, bool requires_grad);
 
-// The same layer with matrices and biases in `type` and norms as they are: mixed precision, in
-// which decoder.h keeps the residual stream in the norms' type. Gradients go through the casts to
-// the tensors they were made from.
+// The same layer with matrices, biases and the norms of q and k in `type` and the norms of the
+// residual stream as they are: mixed precision, in which decoder.h keeps that stream in the norms'
+// type. Gradients go through the casts to the tensors they were made from.
 [[nodiscard]] LayerWeights with_matrices_in(const LayerWeights& weights, c10::ScalarType type);
 
 struct ModelWeights {

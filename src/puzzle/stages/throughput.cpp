@@ -14,6 +14,7 @@
 #include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
 #include "puzzle/engine/llama_server.h"
+#include "puzzle/model/checkpoint.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/results/machine.h"
 #include "puzzle/stages/file_quality.h"
@@ -30,7 +31,7 @@ std::string throughput_key(const std::vector<TimedFile>& files, const Scenario& 
   KeyBuilder key;
   key.add("stage", "throughput").add("version", kThroughputVersion);
   for (const TimedFile& file : files) {
-    key.add("model", file.model).add("file", hash_file(file.file)).add("batch", file.batch);
+    key.add("model", file.model).add("file", model_content_key(file.file)).add("batch", file.batch);
     if (file.prediction) {
       key.add("prefill_s", file.prediction->seconds.prefill_s);
       key.add("generation_s", file.prediction->seconds.generation_s);

@@ -193,6 +193,10 @@ class DeciLMConfig(PretrainedConfig):
     def has_output_bias(self) -> bool:
         return (getattr(self, "puzzle", None) or {}).get("attention_output_bias", self.attention_bias)
 
+    @property
+    def has_qk_norm(self) -> bool:
+        return (getattr(self, "puzzle", None) or {}).get("qk_norm", False)
+
     def to_dict(self):
         # Plain data first: the base class copies what it finds and JSON takes no dataclasses.
         output = super().to_dict()

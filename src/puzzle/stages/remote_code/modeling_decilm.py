@@ -106,12 +106,18 @@ class DeciLMAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=config.has_qkv_bias)
         self.v_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=config.has_qkv_bias)
         self.o_proj = nn.Linear(heads * self.head_dim, config.hidden_size, bias=config.has_output_bias)
+        self.has_qk_norm = config.has_qk_norm
+        if self.has_qk_norm:
+            self.q_norm = DeciLMRMSNorm(self.head_dim, config.rms_norm_eps)
+            self.k_norm = DeciLMRMSNorm(self.head_dim, config.rms_norm_eps)
 
     def forward(self, x, rotary, mask, cache, cache_position):
         def heads(projected):
             return projected.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
 
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        if self.has_qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, *rotary), rotate(k, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, self.cache_index, {"cache_position": cache_position})
