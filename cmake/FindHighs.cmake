@@ -1,4 +1,5 @@
-# HiGHS as the C library inside the highsbox wheel. Defines the target puzzle_dep_highs.
+# HiGHS as the C library inside the highsbox wheel. Defines the target puzzle_dep_highs, or adds to
+# PUZZLE_MISSING.
 # Only interfaces/highs_c_api.h is used: the wheel is built with the old std::string ABI.
 
 if(NOT PUZZLE_HIGHS_DIR)
@@ -12,10 +13,12 @@ find_path(PUZZLE_HIGHS_INCLUDE interfaces/highs_c_api.h
 find_library(PUZZLE_HIGHS_LIBRARY highs
              PATHS "${PUZZLE_HIGHS_DIR}/lib" "${PUZZLE_HIGHS_DIR}/lib64" NO_DEFAULT_PATH)
 if(NOT PUZZLE_HIGHS_INCLUDE OR NOT PUZZLE_HIGHS_LIBRARY)
-  message(FATAL_ERROR "HiGHS not found below '${PUZZLE_HIGHS_DIR}': run tools/setup.sh (pip package highsbox)")
+  list(APPEND PUZZLE_MISSING "no HiGHS (pip package highsbox) for the Python '${PUZZLE_PYTHON}': name one that \
+has it with -DPUZZLE_PYTHON, or the library's root with -DPUZZLE_HIGHS_DIR")
+elseif(NOT TARGET puzzle_dep_highs)
+  get_filename_component(PUZZLE_HIGHS_LIBDIR "${PUZZLE_HIGHS_LIBRARY}" DIRECTORY)
+  add_library(puzzle_dep_highs INTERFACE IMPORTED GLOBAL)
+  target_include_directories(puzzle_dep_highs SYSTEM INTERFACE "${PUZZLE_HIGHS_INCLUDE}")
+  target_link_libraries(puzzle_dep_highs INTERFACE "${PUZZLE_HIGHS_LIBRARY}")
+  target_link_options(puzzle_dep_highs INTERFACE "LINKER:-rpath,${PUZZLE_HIGHS_LIBDIR}")
 endif()
-get_filename_component(PUZZLE_HIGHS_LIBDIR "${PUZZLE_HIGHS_LIBRARY}" DIRECTORY)
-add_library(puzzle_dep_highs INTERFACE)
-target_include_directories(puzzle_dep_highs SYSTEM INTERFACE "${PUZZLE_HIGHS_INCLUDE}")
-target_link_libraries(puzzle_dep_highs INTERFACE "${PUZZLE_HIGHS_LIBRARY}")
-target_link_options(puzzle_dep_highs INTERFACE "LINKER:-rpath,${PUZZLE_HIGHS_LIBDIR}")

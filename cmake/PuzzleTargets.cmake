@@ -1,5 +1,6 @@
 # puzzle_layer(<name> SOURCES <files> [DEPS <layers or puzzle_dep_* targets>] [TORCH])
 #   Defines puzzle_<name>, a static library of one layer; TORCH where it lies below the torch line.
+#   Other projects, beside the tree or with it installed, call it puzzle::<name>.
 # puzzle_test(<layer> SOURCES <files> [DEPS …] [TORCH])
 #   Defines puzzle_<layer>_test and its CTest entries: one per test case above the torch line; with
 #   TORCH one per suite, since a process linked to libtorch takes most of a second to start.
@@ -48,8 +49,12 @@ endfunction()
 function(puzzle_layer name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
   add_library(puzzle_${name} STATIC ${ARG_SOURCES})
+  add_library(puzzle::${name} ALIAS puzzle_${name})
+  set_target_properties(puzzle_${name} PROPERTIES EXPORT_NAME ${name})
+  set_property(GLOBAL APPEND PROPERTY PUZZLE_LAYER_TARGETS puzzle_${name})
+  target_compile_features(puzzle_${name} PUBLIC cxx_std_20)
   target_include_directories(puzzle_${name} PUBLIC
-    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<INSTALL_INTERFACE:include>)
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
   _puzzle_link(puzzle_${name} ${ARG_DEPS})
   target_link_libraries(puzzle_${name} PRIVATE $<BUILD_INTERFACE:puzzle_warnings>)
   if(PUZZLE_UNITY)

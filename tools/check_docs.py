@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 
-FOLDERS = ("src", "tests", "tools", "docs", "cmake", "bench", "recipes", ".ci", "puzzle")
+FOLDERS = ("src", "tests", "tools", "docs", "cmake", "bench", "recipes", "examples", ".ci", "puzzle")
 FILES = re.compile(r"[\w.-]+\.(md|sh|json|yaml|txt|py|h|cpp)|Makefile|LICENSE")
 PATH = re.compile(r"[\w./*+-]+")
 

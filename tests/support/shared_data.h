@@ -22,6 +22,14 @@ inline std::filesystem::path parent_gguf() {
   return std::filesystem::path(PUZZLE_SOURCE_DIR) / ".cache/SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
+// A published tokenizer.json by model ("qwen3"), fetched by tools/setup.sh --with-tokenizers.
+inline std::filesystem::path real_tokenizer(const std::string& model) {
+  const std::filesystem::path shared = shared_data("tokenizers/" + model + "/tokenizer.json");
+  return std::filesystem::exists(shared) ? shared
+                                         : std::filesystem::path(PUZZLE_SOURCE_DIR) /
+                                               ".cache/tokenizers" / model / "tokenizer.json";
+}
+
 }  // namespace puzzle::test
 
 #define PUZZLE_REQUIRE_FILE(file)                                            \

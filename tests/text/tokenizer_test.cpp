@@ -73,6 +73,22 @@ TEST(Tokenizer, KeepsBytesThatAreNotUtf8) {
   EXPECT_EQ(qwen2->decode(qwen2->encode("a\xFF")), "a\uFFFD");
 }
 
+// Hugging Face's ByteFallback decoder looks at a run of them as a whole.
+TEST(Tokenizer, ByteTokensThatAreNoTextBecomeOneReplacementEach) {
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer("spm"));
+  const auto decode = [&](const std::vector<const char*>& texts) {
+    Ids ids;
+    for (const char* text : texts) {
+      ids.push_back(tokenizer->find_token(text).value());
+    }
+    return tokenizer->decode(ids);
+  };
+  EXPECT_EQ(decode({"a", "<0xE4>", "<0xB8>", "<0xAD>", "a"}), "a\u4E2Da");
+  EXPECT_EQ(decode({"a", "<0xE4>", "<0xB8>", "a"}), "a\uFFFD\uFFFDa");
+  EXPECT_EQ(decode({"a", "<0xE4>", "<0xB8>", "<0xAD>", "<0xFF>"}), "a\uFFFD\uFFFD\uFFFD\uFFFD");
+  EXPECT_EQ(decode({"<0xFF>", "a", "<0x41>"}), "\uFFFDaA");
+}
+
 // tests/golden/make_byte_ids.py says what these ids are.
 TEST(Tokenizer, IdsOfBytesThatAreNotUtf8AreThoseOfTheBpeModelOnRawBytes) {
   const auto golden =

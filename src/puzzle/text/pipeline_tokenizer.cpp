@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "puzzle/base/error.h"
+#include "puzzle/text/unicode.h"
 
 namespace puzzle {
 namespace {
@@ -169,13 +170,42 @@ std::size_t PipelineTokenizer::checked_index(std::int32_t id) const {
 
 std::string PipelineTokenizer::decode_bytes(std::span<const std::int32_t> ids,
                                             DecodeOptions options) const {
+  return join(ids, options, ByteRuns::kAsTheyAre);
+}
+
+std::string PipelineTokenizer::decode(std::span<const std::int32_t> ids,
+                                      DecodeOptions options) const {
+  return replace_invalid_utf8(
+      join(ids, options, spec_.decoder.byte_fallback ? ByteRuns::kAsText : ByteRuns::kAsTheyAre));
+}
+
+bool PipelineTokenizer::is_byte_token(std::size_t index) const {
+  return bytes_[index].size() == 1 && parse_byte_token(spec_.tokens[index].text).has_value();
+}
+
+std::string PipelineTokenizer::join(std::span<const std::int32_t> ids, DecodeOptions options,
+                                    ByteRuns byte_runs) const {
   const DecoderSpec& decoder = spec_.decoder;
   std::string text;
+  std::size_t run_begin = 0;  // of the byte tokens at the end of `text`
+  const auto end_run = [&] {
+    const std::size_t length = text.size() - run_begin;
+    if (valid_utf8_prefix(std::string_view(text).substr(run_begin)) < length) {
+      text.resize(run_begin);
+      for (std::size_t i = 0; i < length; ++i) {
+        append_utf8(text, kReplacementCharacter);
+      }
+    }
+  };
   bool is_first = true;
   for (const std::int32_t id : ids) {
     const std::size_t index = checked_index(id);
     if (options.skip_special && is_special(id)) {
       continue;
+    }
+    const bool in_run = byte_runs == ByteRuns::kAsText && is_byte_token(index);
+    if (!in_run) {
+      end_run();
     }
     if (is_first && decoder.metaspace_first) {
       std::string bytes = bytes_[index];
@@ -185,7 +215,11 @@ std::string PipelineTokenizer::decode_bytes(std::span<const std::int32_t> ids,
       text += bytes_[index];
     }
     is_first = false;
+    if (!in_run) {
+      run_begin = text.size();
+    }
   }
+  end_run();
   std::size_t strip = 0;
   while (strip < static_cast<std::size_t>(decoder.strip_left) && strip < text.size() &&
          text[strip] == ' ') {

@@ -24,6 +24,8 @@ class PipelineTokenizer : public Tokenizer {
                                                  EncodeOptions options) const override;
   [[nodiscard]] std::string decode_bytes(std::span<const std::int32_t> ids,
                                          DecodeOptions options) const override;
+  [[nodiscard]] std::string decode(std::span<const std::int32_t> ids,
+                                   DecodeOptions options) const override;
   [[nodiscard]] std::string token_bytes(std::int32_t id) const override;
   [[nodiscard]] const std::string& token_text(std::int32_t id) const override;
   [[nodiscard]] std::optional<std::int32_t> find_token(std::string_view text) const override;
@@ -52,6 +54,10 @@ class PipelineTokenizer : public Tokenizer {
                    std::vector<std::int32_t>& ids) const;
   void encode_plain(std::string_view text, bool at_start, Workspace& work,
                     std::vector<std::int32_t>& ids) const;
+  enum class ByteRuns { kAsTheyAre, kAsText };
+  [[nodiscard]] std::string join(std::span<const std::int32_t> ids, DecodeOptions options,
+                                 ByteRuns byte_runs) const;
+  [[nodiscard]] bool is_byte_token(std::size_t index) const;
   [[nodiscard]] std::size_t checked_index(std::int32_t id) const;
 
   TokenizerSpec spec_;

@@ -41,9 +41,10 @@ class Tokenizer {
   [[nodiscard]] virtual std::string decode_bytes(std::span<const std::int32_t> ids,
                                                  DecodeOptions options = {}) const = 0;
 
-  // The same as valid UTF-8: broken sequences become U+FFFD.
-  [[nodiscard]] std::string decode(std::span<const std::int32_t> ids,
-                                   DecodeOptions options = {}) const;
+  // The same as valid UTF-8: broken sequences become U+FFFD, and where <0xNN> tokens stand in a row
+  // and are no text together, each of them does (Hugging Face's rule). Throws as decode_bytes.
+  [[nodiscard]] virtual std::string decode(std::span<const std::int32_t> ids,
+                                           DecodeOptions options = {}) const;
 
   // The bytes that one id stands for in the middle of a text. Throws as decode_bytes.
   [[nodiscard]] virtual std::string token_bytes(std::int32_t id) const = 0;

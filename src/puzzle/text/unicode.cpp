@@ -12,8 +12,6 @@
 namespace puzzle {
 namespace {
 
-constexpr char32_t kReplacement = 0xFFFD;
-
 // Well-formed second bytes depend on the first (Unicode table 3-7).
 struct LeadByte {
   std::uint8_t length = 0;  // 0: cannot start a character
@@ -152,7 +150,7 @@ std::string replace_invalid_utf8(std::string_view text) {
     result.append(text.substr(0, valid));
     text.remove_prefix(valid);
     if (!text.empty()) {
-      append_utf8(result, kReplacement);
+      append_utf8(result, kReplacementCharacter);
       text.remove_prefix(decode_utf8(text).length);
     }
   }

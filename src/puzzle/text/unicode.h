@@ -24,6 +24,8 @@ void append_utf8(std::string& text, char32_t code);
 // Bytes before the first one that is not valid UTF-8.
 [[nodiscard]] std::size_t valid_utf8_prefix(std::string_view text);
 
+inline constexpr char32_t kReplacementCharacter = 0xFFFD;
+
 // Every invalid sequence becomes U+FFFD.
 [[nodiscard]] std::string replace_invalid_utf8(std::string_view text);
 
