@@ -92,6 +92,29 @@ TEST(Run, GoesFromParentToReportAndThenHasNothingLeftToDo) {
   EXPECT_EQ(test::fingerprint(folder / "run"), before);
   EXPECT_EQ(parse_json(second.out, "stdout"), summary);
 
+  // A repair after training takes the trained child as it is, and never makes it worse.
+  std::vector<std::string> again = words;
+  test::add_settings(again, {"repair_trained=true"});
+  const ProgramResult repaired = run_program(again);
+  ASSERT_EQ(repaired.exit_code, 0) << repaired.err;
+  EXPECT_TRUE(fs::exists(folder / "run/children/child-trained/config.json"));
+  const Json evaluated = parse_json(repaired.out, "stdout").at("evaluations");
+  EXPECT_TRUE(evaluated.contains("child-trained"));
+  EXPECT_TRUE(evaluated.contains("child-repaired"));
+  int repairs = 0;
+  const RunDb db(folder / "run/run.db", RunDbMode::kRead);
+  for (const StageRecord& record : db.stages()) {
+    if (record.stage == "repair" && record.what == "child") {
+      const Json detail = parse_json(record.detail_json, "run.db");
+      EXPECT_LE(detail.at("kl_after").get<double>(), detail.at("kl_before").get<double>());
+      ++repairs;
+    }
+  }
+  EXPECT_EQ(repairs, 1);
+  for (const CurveRow& row : db.curves()) {
+    EXPECT_NE(row.series, "child") << "its training is no longer part of the run";
+  }
+
   // Another recipe's rows do not stay current: without distill-blocks there is nothing about it.
   std::vector<std::string> without = test::run_arguments("run", folder.path(), folder / "run");
   test::add_settings(without, {"train_blocks=false", "train_child=false", "compare=[]"});

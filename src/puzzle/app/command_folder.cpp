@@ -63,7 +63,8 @@ std::vector<fs::path> unneeded_paths(const fs::path& run) {
   for (const auto& entry : fs::directory_iterator(children)) {
     const std::string name = entry.path().filename().string();
     std::string base = name;
-    for (const std::string_view suffix : {Pipeline::kAssembledSuffix, Pipeline::kRepairedSuffix}) {
+    for (const std::string_view suffix :
+         {Pipeline::kAssembledSuffix, Pipeline::kRepairedSuffix, Pipeline::kTrainedSuffix}) {
       if (name.ends_with(suffix)) {
         base.resize(name.size() - suffix.size());
       }

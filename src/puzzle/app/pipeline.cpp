@@ -340,7 +340,7 @@ void Pipeline::assemble_stage() {
       is_last && !is_cell_ ? child_name_ : state_name(kAssembledSuffix, content);
   const AssembleResult result =
       assemble(*context_, *parent_, {library_.folder, library_.key, chosen().layers, name});
-  untrained_.clear();
+  before_.clear();
   child_ = {is_last ? child_name_ : name, result.folder, result.key};
 }
 
@@ -359,24 +359,39 @@ void Pipeline::repair_stage() {
   add_options_to_key(content, recipe_.repair);
   const std::string name =
       is_last && !is_cell_ ? child_name_ : state_name(kRepairedSuffix, content);
-  const RepairResult result = repair(*context_, *parent_, {child_.folder, child_.key, name},
+  repair_to(name, is_last ? child_name_ : name);
+}
+
+void Pipeline::repair_to(const std::string& folder_name, const std::string& name) {
+  const RepairResult result = repair(*context_, *parent_, {child_.folder, child_.key, folder_name},
                                      repair_text(), parts_->validation, recipe_.repair);
-  untrained_.push_back(child_);
-  child_ = {is_last ? child_name_ : name, result.folder, result.key};
+  before_.push_back(child_);
+  child_ = {name, result.folder, result.key};
 }
 
 void Pipeline::distill_child_stage() {
-  if (!recipe_.train_child) {
-    if (context_->communicator.is_first()) {
-      db_->set_current(RunTable::kCurves, "distill-child/" + child_name_, {});
+  const bool is_last = !recipe_.repair_trained || !recipe_.repair_child;
+  const std::string own_name = child_name_;
+  const std::string trained_name = child_name_ + std::string(kTrainedSuffix);
+  if (context_->communicator.is_first()) {  // curves of another recipe's training
+    for (const std::string& name : {own_name, trained_name}) {
+      if (!recipe_.train_child || name != (is_last ? own_name : trained_name)) {
+        db_->set_current(RunTable::kCurves, "distill-child/" + name, {});
+      }
     }
+  }
+  if (!recipe_.train_child) {
     return;
   }
+  const std::string& name = is_last ? own_name : trained_name;
   const DistillChildResult result =
-      distill_child(*context_, *parent_, {child_.folder, child_.key, child_name_}, parts_->train,
+      distill_child(*context_, *parent_, {child_.folder, child_.key, name}, parts_->train,
                     parts_->validation, recipe_.distill_child);
-  untrained_.push_back(child_);
-  child_ = {child_name_, result.folder, result.key};
+  before_.push_back(child_);
+  child_ = {name, result.folder, result.key};
+  if (!is_last) {
+    repair_to(child_name_, child_name_);
+  }
 }
 
 void Pipeline::report_stage() {

@@ -34,6 +34,7 @@ class Pipeline {
   // What is added to a child's name for its earlier states.
   static constexpr std::string_view kAssembledSuffix = "-assembled";
   static constexpr std::string_view kRepairedSuffix = "-repaired";
+  static constexpr std::string_view kTrainedSuffix = "-trained";
   // What `compare_distilled` adds to the name of a compared child.
   static constexpr std::string_view kDistilledSuffix = "-distilled";
 
@@ -109,6 +110,8 @@ class Pipeline {
   // made of.
   [[nodiscard]] std::string state_name(std::string_view suffix, const KeyBuilder& content) const;
   [[nodiscard]] const TokenPart& repair_text() const;
+  // Puts the repaired child in the place of the one there is.
+  void repair_to(const std::string& folder_name, const std::string& name);
   [[nodiscard]] ScoreOptions score_options() const;
   [[nodiscard]] ChildSource child_source() const;
   // Scores exactly what the search chooses on estimates, until its choice stands (score_chosen).
@@ -135,8 +138,8 @@ class Pipeline {
   Library library_;
   MeasureResult measured_;
   SearchResult found_;
-  std::vector<ChildState> untrained_;  // our child as assembled, then repaired; not its last state
-  ChildState child_;                   // the last state so far
+  std::vector<ChildState> before_;  // our child as assembled, repaired, …; not its last state
+  ChildState child_;                // the last state so far
   ExportResult exported_;
   std::filesystem::path parent_gguf_;  // what the child's file is compared with
 };

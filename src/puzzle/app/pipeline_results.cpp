@@ -50,6 +50,7 @@ std::string model_label(const std::string& name) {
       {Pipeline::kChild, "Our child"},
       {"child-assembled", "Our child as assembled"},
       {"child-repaired", "Our child after repair, before global distillation"},
+      {"child-trained", "Our child after global distillation, before its second repair"},
       {"paper-init", "Our architecture, the paper's initialisation"},
       {"uniform", "Best uniform child"},
       {"greedy", "Greedy child"},
@@ -127,7 +128,7 @@ void Pipeline::evaluate_stage() {
   };
   add_state(child_);
   if (!is_cell_) {
-    for (const ChildState& state : untrained_) {
+    for (const ChildState& state : before_) {
       add_state(state);
     }
   }
@@ -191,7 +192,7 @@ void Pipeline::record_models() {
   add("parent", "parent", parent_->weights.spec.layers, "", parent_gguf_);
   const Architecture& ours = found_.find(kChild)->layers;
   add("child", "child", ours, "child", exported_.gguf);
-  for (const ChildState& state : untrained_) {
+  for (const ChildState& state : before_) {
     add(state.name, "before", ours, "child", "");
   }
   for (const std::string& name : recipe_.compare) {

@@ -206,7 +206,7 @@ class Planner {
     const double child = child_bytes();
     add("assemble",
         {.memory_bytes = weights_ + child, .disk_bytes = child, .seconds = child / kDiskBytesPerS});
-    add_repair("repair", 1);
+    add_repair("repair", num_repairs());
     add_distill_child("distill-child", 1);
     add_compared();
     add_evaluate();
@@ -318,6 +318,11 @@ class Planner {
     add("search", row);
   }
 
+  [[nodiscard]] std::int64_t num_repairs() const {
+    const bool is_repeated = recipe_.repair_trained && recipe_.train_child;
+    return recipe_.repair_child ? (is_repeated ? 2 : 1) : 0;
+  }
+
   void add_repair(const char* name, std::int64_t count) {
     if (!recipe_.repair_child || count == 0) {
       return;
@@ -386,8 +391,7 @@ class Planner {
 
   void add_evaluate() {
     const std::int64_t compared = std::ssize(recipe_.compare) * (recipe_.compare_distilled ? 2 : 1);
-    const std::int64_t children =
-        1 + (recipe_.repair_child ? 1 : 0) + (recipe_.train_child ? 1 : 0) + compared;
+    const std::int64_t children = 1 + num_repairs() + (recipe_.train_child ? 1 : 0) + compared;
     const Work work = evaluate_work(recipe_, parent_, plan_.child_fraction, children);
     // Embedding and head are held once unless distillation changed them.
     const double own_ends =

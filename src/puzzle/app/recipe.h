@@ -33,9 +33,10 @@ struct Recipe {
   std::string device = "cpu";
   std::int64_t threads = 0;  // 0 = all cores
   std::int64_t seed = 0;
-  bool train_blocks = true;  // distill-blocks
-  bool repair_child = true;  // repair
-  bool train_child = true;   // distill-child
+  bool train_blocks = true;     // distill-blocks
+  bool repair_child = true;     // repair
+  bool train_child = true;      // distill-child
+  bool repair_trained = false;  // repair again after distill-child
   std::vector<std::string> compare = {kPaperInit, "uniform", "greedy"};
   bool compare_distilled = false;
 

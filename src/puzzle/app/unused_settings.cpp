@@ -81,6 +81,8 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
       {"distill_blocks.", recipe.train_blocks, "train_blocks is false"},
       {"repair.", recipe.repair_child, "repair_child is false"},
       {"distill_child.", recipe.train_child, "train_child is false"},
+      {"repair_trained", recipe.train_child && recipe.repair_child,
+       recipe.train_child ? "repair_child is false" : "train_child is false"},
       {"search.sweep_values", !recipe.search.sweep.empty(), "search.sweep names no cost"},
       {"search.max_shared_fraction", recipe.search.solutions > 1 || recipe.search.validate > 1,
        "search.solutions is 1"},

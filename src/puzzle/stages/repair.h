@@ -34,12 +34,12 @@ namespace puzzle {
 class OptionList;
 
 struct RepairOptions {
-  std::string part = "calibration";                // or "train": whose tokens the caller gives
-  std::int64_t num_tokens = 0;                     // of that part; 0 = all
-  std::vector<double> lambdas = {0.03, 0.1, 0.3};  // relative ridges to choose from
-  bool inputs = true;                              // refit q, k, v, gate and up, too
-  std::string token_weights = "damped";            // as init_library.token_weights
-  std::int64_t validation_tokens = 0;              // of the validation part; 0 = all
+  std::string part = "calibration";  // or "train": whose tokens the caller gives
+  std::int64_t num_tokens = 0;       // of that part; 0 = all
+  std::vector<double> lambdas = {0.01, 0.03, 0.1, 0.3};  // relative ridges to choose from
+  bool inputs = true;                                    // refit q, k, v, gate and up, too
+  std::string token_weights = "damped";                  // as init_library.token_weights
+  std::int64_t validation_tokens = 0;                    // of the validation part; 0 = all
   std::int64_t batch_tokens = 4096;
   std::int64_t state_memory_mib = 4096;  // held_states.h
 
