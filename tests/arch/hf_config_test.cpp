@@ -43,6 +43,7 @@ ModelSpec parse_with(const Json& changes) {
 
 TEST(HfConfig, GoldenConfigurationsOfTransformers) {
   const Json cases = golden_cases();
+  ASSERT_EQ(cases.size(), 15U);
   for (const auto& [name, golden] : cases.items()) {
     SCOPED_TRACE(name);
     const ModelSpec spec = parse_hf_config(golden.at("config"), name);
@@ -84,6 +85,11 @@ TEST(HfConfig, FieldsOfAGoldenConfiguration) {
       spec.rope,
       (RopeSpec{
           .kind = RopeKind::kLlama3, .theta = 500000.0, .factor = 32.0, .original_context = 8192}));
+  const ModelSpec window = parse_hf_config(golden_cases().at("mistral-7b-v0.1").at("config"), "c");
+  EXPECT_EQ(window.context_length, 4096);
+  const ModelSpec qwen = parse_hf_config(golden_cases().at("qwen2.5-0.5b").at("config"), "c");
+  EXPECT_EQ(qwen.context_length, 32768);
+  EXPECT_TRUE(qwen.attention_bias && qwen.tie_embeddings && !qwen.attention_output_bias);
   const ModelSpec biased =
       parse_hf_config(golden_cases().at("head-dim-and-biases").at("config"), "c");
   EXPECT_TRUE(biased.attention_bias && biased.attention_output_bias && biased.mlp_bias);
