@@ -20,11 +20,13 @@ test-sanitize:  ## layers above the torch line under AddressSanitizer and UBSan
 	@ctest --test-dir build-asan -j "$$(nproc)" --output-on-failure --no-tests=error
 
 bench:  ## timings; needs an idle machine
-	@tools/setup.sh --with-tests --with-parent
+	@tools/setup.sh --with-tests --with-parent --with-corpus
 	@tools/build.sh bench
 	@.venv/bin/python bench/forward_vs_transformers.py
+	@.venv/bin/python bench/tokenizer_vs_hugging_face.py
 	@for program in build/bench/bench_*; do \
-	  if [ -x "$$program" ] && [ -f "$$program" ] && [ "$$program" != build/bench/bench_forward ]; then \
+	  case "$$program" in *_forward | *_tokenizer) continue ;; esac; \
+	  if [ -x "$$program" ] && [ -f "$$program" ]; then \
 	    echo "== $$program"; OMP_WAIT_POLICY=PASSIVE "$$program" || exit 1; fi; done
 
 format:

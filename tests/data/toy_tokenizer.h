@@ -30,7 +30,7 @@ struct ToyOptions {
   std::string key = "toy";
 };
 
-class ToyTokenizer final : public Tokenizer {
+class ToyTokenizer : public Tokenizer {
  public:
   explicit ToyTokenizer(ToyOptions options = {}) : options_(std::move(options)) {}
 

@@ -1,5 +1,6 @@
 #include "puzzle/stages/generate.h"
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "puzzle/model/decoder.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
+#include "support/shared_data.h"
 #include "support/tiny_model.h"
 
 namespace puzzle {
@@ -28,6 +30,19 @@ LoadedModel toy_model(const std::vector<std::string>& blocks, std::uint64_t seed
   return {"tiny", "tiny-key", random_model(spec, seed), Geometry(spec),
           std::make_shared<test::ToyTokenizer>()};
 }
+
+// Puts BOS before every text that it is asked to.
+class BosTokenizer final : public test::ToyTokenizer {
+ public:
+  [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text,
+                                                 EncodeOptions options) const override {
+    std::vector<std::int32_t> ids = test::ToyTokenizer::encode(text, options);
+    if (options.add_special) {
+      ids.insert(ids.begin(), test::kToyBos);
+    }
+    return ids;
+  }
+};
 
 const std::vector<std::vector<std::string>>& mixtures() {
   static const std::vector<std::vector<std::string>> kMixtures = {
@@ -150,9 +165,48 @@ TEST(Generate, KeepsToTheContextAndToWhatIsAsked) {
   EXPECT_PUZZLE_ERROR((void)count("", 1), ErrorKind::kUsage, "0 tokens");
 }
 
-TEST(Generate, ChatNeedsItsTokens) {
+TEST(Generate, ChatNeedsATemplate) {
   EXPECT_PUZZLE_ERROR((void)chat_prompt(test::ToyTokenizer(), "hello"), ErrorKind::kUsage,
-                      "ChatML");
+                      "--chat: this model has no chat template");
+}
+
+// What transformers 4.57's apply_chat_template gives with add_generation_prompt.
+TEST(Generate, ChatsAsTheParentsTemplatesDo) {
+  struct Parent {
+    std::filesystem::path model;
+    const char* prompt;
+  };
+  const Parent parents[] = {
+      {test::parent_gguf(),
+       "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
+       "Face<|im_end|>\n<|im_start|>user\n Hi <there><|im_end|>\n<|im_start|>assistant\n"},
+      {test::real_tokenizer("llama-3.1"),
+       "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi <there><|eot_id|>"
+       "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+      {test::real_tokenizer("qwen3"),
+       "<|im_start|>user\n Hi <there><|im_end|>\n<|im_start|>assistant\n"},
+  };
+  bool is_any_there = false;
+  for (const Parent& parent : parents) {
+    if (std::filesystem::exists(parent.model)) {
+      is_any_there = true;
+      EXPECT_EQ(chat_prompt(*load_tokenizer(parent.model), " Hi <there>"), parent.prompt);
+    }
+  }
+  if (!is_any_there) {
+    GTEST_SKIP() << "none of the parents' tokenizers is there";
+  }
+}
+
+TEST(Generate, APromptOfAChatHoldsItsOwnBos) {
+  LoadedModel model = toy_model(mixtures()[0]);
+  model.tokenizer = std::make_shared<BosTokenizer>();
+  const auto count = [&](bool adds_special) {
+    const GenerateOptions options{.max_tokens = 0, .adds_special = adds_special};
+    return generate(model, "<s>hello", options, [](const std::string&) {}).prompt_tokens;
+  };
+  EXPECT_EQ(count(true), 7);
+  EXPECT_EQ(count(false), 6);
 }
 
 }  // namespace

@@ -10,9 +10,8 @@ import sys
 from mixed_texts import mixed_texts
 
 try:
-    from tokenizers import Tokenizer
-    if sys.argv[2].endswith(".gguf"):
-        import gguf
+    import gguf
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 except ImportError:
     sys.exit(77)
 
@@ -20,7 +19,6 @@ except ImportError:
 def load(path):
     if not path.endswith(".gguf"):
         return Tokenizer.from_file(path)
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
     fields = gguf.GGUFReader(path).fields
     tokens, kinds, merges = (fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "token_type", "merges"))
     tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)},

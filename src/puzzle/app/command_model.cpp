@@ -100,13 +100,14 @@ void run_generate(const GenerateArguments& arguments, GlobalOptions& global) {
       open_model(arguments.model, parse_device(arguments.device), c10::ScalarType::Float);
   const std::string prompt =
       arguments.chat ? chat_prompt(*model.tokenizer, arguments.prompt) : arguments.prompt;
-  const GenerateResult result =
-      generate(model, prompt, arguments.options, [&](const std::string& piece) {
-        if (!global.json) {
-          print_text(piece);
-          std::fflush(stdout);
-        }
-      });
+  GenerateOptions options = arguments.options;
+  options.adds_special = !arguments.chat;  // the template writes BOS itself
+  const GenerateResult result = generate(model, prompt, options, [&](const std::string& piece) {
+    if (!global.json) {
+      print_text(piece);
+      std::fflush(stdout);
+    }
+  });
   if (global.json) {
     print_json(global, {{"text", result.text},
                         {"prompt_tokens", result.prompt_tokens},
@@ -125,7 +126,9 @@ void add_generate(CLI::App& app, GlobalOptions& global, Action& selected) {
                    "A .gguf file, a Hugging Face folder, or a llama2.c .bin file")
       ->required();
   verb->add_option("--prompt", arguments->prompt, "Text to continue")->required();
-  verb->add_flag("--chat", arguments->chat, "Put the prompt into the model's chat format (ChatML)");
+  verb->add_flag(
+      "--chat", arguments->chat,
+      "Put the prompt into the model's own chat template, which Python's Jinja2 renders");
   verb->add_option("--max-tokens", arguments->options.max_tokens, "Tokens to generate at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

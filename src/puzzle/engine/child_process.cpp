@@ -222,4 +222,9 @@ std::optional<std::filesystem::path> find_program(const std::string& name) {
   return std::nullopt;
 }
 
+std::optional<std::filesystem::path> find_python() {
+  const auto configured = find_program(PUZZLE_PYTHON);
+  return configured ? configured : find_program("python3");
+}
+
 }  // namespace puzzle

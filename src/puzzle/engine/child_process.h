@@ -47,5 +47,7 @@ class ChildProcess {
 // The program's path: itself where it holds a slash, else the first executable of that name in
 // PATH.
 [[nodiscard]] std::optional<std::filesystem::path> find_program(const std::string& name);
+// The Python that the build was configured with or, where that is gone, python3.
+[[nodiscard]] std::optional<std::filesystem::path> find_python();
 
 }  // namespace puzzle

@@ -37,17 +37,13 @@ std::int64_t usable_cores() {
   return std::max(1U, std::thread::hardware_concurrency());
 }
 
-std::string find_python(const std::string& wanted) {
-  const std::string configured = PUZZLE_PYTHON;
-  for (const std::string& name :
-       wanted.empty() ? std::vector<std::string>{configured, "python3"} : std::vector{wanted}) {
-    if (const auto path = find_program(name)) {
-      return path->string();
-    }
+std::string server_python(const std::string& wanted) {
+  if (const auto path = wanted.empty() ? find_python() : find_program(wanted)) {
+    return path->string();
   }
   fail(ErrorKind::kIo,
        "llama-server: not in PATH, and no Python to run xllamacpp with (looked for {}); {}",
-       wanted.empty() ? configured + " and python3" : wanted, kServerAdvice);
+       wanted.empty() ? PUZZLE_PYTHON " and python3" : wanted, kServerAdvice);
 }
 
 std::vector<std::string> find_server(const LlamaServerOptions& options) {
@@ -60,7 +56,7 @@ std::vector<std::string> find_server(const LlamaServerOptions& options) {
       fail(ErrorKind::kIo, "{}: no such program; {}", name, kServerAdvice);
     }
   }
-  return {find_python(options.python), "-c", xllamacpp_script()};
+  return {server_python(options.python), "-c", xllamacpp_script()};
 }
 
 void add_server_arguments(std::vector<std::string>& arguments, const std::string& model,

@@ -8,6 +8,7 @@
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/interrupt.h"
+#include "puzzle/engine/chat_template.h"
 
 namespace puzzle {
 namespace {
@@ -36,7 +37,8 @@ GenerateResult generate(const LoadedModel& model, const std::string& prompt,
                         const GenerateOptions& options,
                         const std::function<void(const std::string&)>& on_text) {
   const c10::NoGradGuard no_grad;
-  const std::vector<std::int32_t> ids = model.tokenizer->encode(prompt, {.add_special = true});
+  const std::vector<std::int32_t> ids =
+      model.tokenizer->encode(prompt, {.add_special = options.adds_special});
   const auto length = std::ssize(ids);
   const std::int64_t room = model.weights.spec.context_length - length;
   if (ids.empty() || room < 1) {
@@ -78,13 +80,18 @@ GenerateResult generate(const LoadedModel& model, const std::string& prompt,
 }
 
 std::string chat_prompt(const Tokenizer& tokenizer, const std::string& user_text) {
-  if (!tokenizer.find_token("<|im_start|>") || !tokenizer.find_token("<|im_end|>")) {
+  if (tokenizer.chat_template().empty()) {
     fail(ErrorKind::kUsage,
-         "--chat: only the ChatML format (<|im_start|> … <|im_end|>) is known, and this model's "
-         "vocabulary "
-         "lacks it; give the whole prompt without --chat");
+         "--chat: this model has no chat template (chat_template in tokenizer_config.json or "
+         "tokenizer.chat_template in GGUF); give the whole prompt without --chat");
   }
-  return "<|im_start|>user\n" + user_text + "<|im_end|>\n<|im_start|>assistant\n";
+  const auto text_of = [&](std::optional<std::int32_t> id) {
+    return id ? tokenizer.token_text(*id) : std::string();
+  };
+  return render_chat({.source = tokenizer.chat_template(),
+                      .bos = text_of(tokenizer.bos()),
+                      .eos = text_of(tokenizer.eos())},
+                     {{.role = "user", .content = user_text}});
 }
 
 }  // namespace puzzle

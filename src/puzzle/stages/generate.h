@@ -14,6 +14,7 @@ struct GenerateOptions {
   double temperature = 0.0;  // 0 = greedy
   double top_p = 1.0;        // smallest set of tokens with this much probability; 1 = all
   std::uint64_t seed = 0;
+  bool adds_special = true;  // BOS before the prompt, where the tokenizer does so
 };
 
 struct GenerateResult {
@@ -30,8 +31,9 @@ struct GenerateResult {
                                       const GenerateOptions& options,
                                       const std::function<void(const std::string&)>& on_text);
 
-// The prompt of a ChatML model ("<|im_start|>" in its vocabulary): a user's turn, then the
-// assistant's opening. Throws Error(kUsage) for a model of another chat format.
+// A user's turn and the assistant's opening, as the model's own chat template writes them; encode
+// it without adding BOS (adds_special = false). Throws Error(kUsage) for a model without a
+// template, and as render_chat (engine/chat_template.h).
 [[nodiscard]] std::string chat_prompt(const Tokenizer& tokenizer, const std::string& user_text);
 
 }  // namespace puzzle

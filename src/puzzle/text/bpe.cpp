@@ -63,7 +63,7 @@ std::vector<Merge> scored_merges(const TokenizerSpec& spec, const TokenIndex& in
 
 // Lowest rank on top, leftmost among equals.
 bool goes_later(const BpeScratch::Candidate& a, const BpeScratch::Candidate& b) {
-  return a.merge->rank != b.merge->rank ? a.merge->rank > b.merge->rank : a.position > b.position;
+  return a.rank != b.rank ? a.rank > b.rank : a.position > b.position;
 }
 
 // True if no merge joins something that does not end in `space` with something that starts with it.
@@ -289,31 +289,36 @@ void BpeEncoder::start_from_characters(std::string_view piece,
   }
 }
 
+BpeScratch::Pair BpeEncoder::find_pair(std::int32_t left, std::int32_t right) const {
+  const Merge* merge = merges_.find(left, right);
+  return merge == nullptr ? BpeScratch::Pair{}
+                          : BpeScratch::Pair{.rank = merge->rank, .id = merge->id};
+}
+
 void BpeEncoder::merge_short(BpeScratch& scratch) const {
   std::vector<std::int32_t>& symbols = scratch.symbols;
-  std::vector<const Merge*>& pairs = scratch.pair_merges;
+  std::vector<BpeScratch::Pair>& pairs = scratch.pairs;
   pairs.clear();
   for (std::size_t i = 0; i + 1 < symbols.size(); ++i) {
-    pairs.push_back(merges_.find(symbols[i], symbols[i + 1]));
+    pairs.push_back(find_pair(symbols[i], symbols[i + 1]));
   }
-  for (;;) {
-    std::size_t best = pairs.size();
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-      if (pairs[i] != nullptr && (best == pairs.size() || pairs[i]->rank < pairs[best]->rank)) {
-        best = i;
-      }
-    }
-    if (best == pairs.size()) {
+  while (!pairs.empty()) {
+    const auto lowest =
+        std::min_element(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) {
+          return a.rank < b.rank;  // the first of equal ones
+        });
+    if (lowest->rank == BpeScratch::kNoMerge) {
       return;
     }
-    symbols[best] = pairs[best]->id;
-    symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 1);
-    pairs.erase(pairs.begin() + static_cast<std::ptrdiff_t>(best));
-    if (best > 0) {
-      pairs[best - 1] = merges_.find(symbols[best - 1], symbols[best]);
+    const auto at = static_cast<std::size_t>(lowest - pairs.begin());
+    symbols[at] = lowest->id;
+    symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+    pairs.erase(lowest);
+    if (at > 0) {
+      pairs[at - 1] = find_pair(symbols[at - 1], symbols[at]);
     }
-    if (best < pairs.size()) {
-      pairs[best] = merges_.find(symbols[best], symbols[best + 1]);
+    if (at < pairs.size()) {
+      pairs[at] = find_pair(symbols[at], symbols[at + 1]);
     }
   }
 }
@@ -325,7 +330,7 @@ void BpeEncoder::add_candidate(BpeScratch& scratch, std::int32_t left, std::int3
   }
   if (const Merge* merge =
           merges_.find(symbol_at(scratch, left).id, symbol_at(scratch, right).id)) {
-    scratch.heap.push_back({.merge = merge, .position = left});
+    scratch.heap.push_back({.merge = merge, .rank = merge->rank, .position = left});
     std::push_heap(scratch.heap.begin(), scratch.heap.end(), goes_later);
   }
 }

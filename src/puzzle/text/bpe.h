@@ -57,18 +57,25 @@ class MergeTable {
 
 // Memory that encoding reuses; one per thread at work.
 struct BpeScratch {
+  static constexpr std::uint32_t kNoMerge = 0xFFFFFFFF;  // no merge has this rank
   struct Symbol {
     std::int32_t id = -1;  // -1: merged into the one before
     std::int32_t previous = -1;
     std::int32_t next = -1;
   };
+  // Ranks lie beside what they order: looking for the lowest must not miss the cache.
+  struct Pair {
+    std::uint32_t rank = kNoMerge;
+    std::int32_t id = -1;  // what the pair becomes
+  };
   struct Candidate {
     const Merge* merge = nullptr;
+    std::uint32_t rank = kNoMerge;
     std::int32_t position = 0;  // of the left symbol
   };
   PieceCache cache;
   std::vector<std::int32_t> symbols;
-  std::vector<const Merge*> pair_merges;
+  std::vector<Pair> pairs;
   std::vector<Symbol> linked;
   std::vector<Candidate> heap;
 };
@@ -90,6 +97,7 @@ class BpeEncoder {
                     std::vector<std::int32_t>& ids) const;
   void start_from_bytes(std::string_view piece, std::vector<std::int32_t>& symbols) const;
   void start_from_characters(std::string_view piece, std::vector<std::int32_t>& symbols) const;
+  [[nodiscard]] BpeScratch::Pair find_pair(std::int32_t left, std::int32_t right) const;
   void merge_short(BpeScratch& scratch) const;
   void merge_long(BpeScratch& scratch) const;
   void add_candidate(BpeScratch& scratch, std::int32_t left, std::int32_t right) const;
