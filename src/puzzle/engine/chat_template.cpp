@@ -8,6 +8,7 @@
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/interrupt.h"
+#include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/engine/chat_script.h"
 #include "puzzle/engine/child_process.h"
@@ -15,14 +16,13 @@
 namespace puzzle {
 namespace {
 
-using Json = nlohmann::json;
-
 // Linux takes up to 128 KiB in one argument.
 constexpr std::size_t kMaxArgumentBytes = 100'000;
 constexpr std::chrono::seconds kMaxRendering{30};
-constexpr const char* kAdvice = "pip install jinja2 for it, or give the whole prompt as plain text";
+constexpr const char* kChatAdvice =
+    "pip install jinja2 for it, or give the whole prompt as plain text";
 
-Json make_request(const ChatTemplate& chat, const std::vector<ChatMessage>& messages) {
+Json make_chat_request(const ChatTemplate& chat, const std::vector<ChatMessage>& messages) {
   Json list = Json::array();
   for (const ChatMessage& message : messages) {
     list.push_back({{"role", message.role}, {"content", message.content}});
@@ -38,7 +38,7 @@ Json make_request(const ChatTemplate& chat, const std::vector<ChatMessage>& mess
   return {{"template", chat.source}, {"messages", list}, {"variables", variables}};
 }
 
-std::vector<std::string> make_arguments(const std::string& python, const Json& request) {
+std::vector<std::string> chat_arguments(const std::string& python, const Json& request) {
   std::vector<std::string> arguments = {python, "-c", chat_script()};
   const std::string text =
       request.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
@@ -62,12 +62,12 @@ std::string run_to_end(const std::vector<std::string>& arguments) {
   return child.log();
 }
 
-Json parse_answer(const std::string& log, const std::string& python) {
+Json parse_chat_answer(const std::string& log, const std::string& python) {
   const std::vector<std::string> lines = split(trim(log), '\n');
   Json answer = Json::parse(lines.empty() ? "" : lines.back(), nullptr, /*allow_exceptions=*/false);
   if (!answer.is_object()) {
     fail(ErrorKind::kIo, "{}: renders no chat template, but says {}; {}", python, trim(log),
-         kAdvice);
+         kChatAdvice);
   }
   return answer;
 }
@@ -79,13 +79,13 @@ std::string render_chat(const ChatTemplate& chat, const std::vector<ChatMessage>
   const auto program = python.empty() ? find_python() : find_program(python);
   if (!program) {
     fail(ErrorKind::kIo, "{}: no such program, so nothing renders the chat template; {}",
-         python.empty() ? "python3" : python, kAdvice);
+         python.empty() ? "python3" : python, kChatAdvice);
   }
-  const Json answer = parse_answer(
-      run_to_end(make_arguments(program->string(), make_request(chat, messages))), *program);
+  const Json answer = parse_chat_answer(
+      run_to_end(chat_arguments(program->string(), make_chat_request(chat, messages))), *program);
   if (const auto missing = answer.find("missing"); missing != answer.end()) {
     fail(ErrorKind::kIo, "{}: {}, which renders the chat template; {}", program->string(),
-         missing->get<std::string>(), kAdvice);
+         missing->get<std::string>(), kChatAdvice);
   }
   if (const auto error = answer.find("error"); error != answer.end()) {
     fail(ErrorKind::kFormat, "the chat template: {}; give the whole prompt as plain text",
