@@ -9,7 +9,7 @@
 namespace puzzle {
 namespace {
 
-const TokenizerSpec& checked(const TokenizerSpec& spec) {
+TokenizerSpec checked(TokenizerSpec spec) {
   check_spec(spec);
   return spec;
 }
@@ -81,8 +81,8 @@ std::vector<bool> find_special(const TokenizerSpec& spec) {
 }  // namespace
 
 PipelineTokenizer::PipelineTokenizer(TokenizerSpec spec)
-    : spec_(std::move(spec)),
-      key_(spec_key(checked(spec_))),
+    : spec_(checked(std::move(spec))),
+      key_(spec_key(spec_)),
       index_(index_tokens(spec_.tokens)),
       bytes_(make_token_bytes(spec_)),
       is_special_(find_special(spec_)),
