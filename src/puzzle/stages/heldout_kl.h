@@ -6,6 +6,8 @@
 
 #include "puzzle/data/token_batches.h"
 #include "puzzle/data/token_split.h"
+#include "puzzle/stages/independent_windows.h"
+#include "puzzle/stages/ratio_of_sums.h"
 #include "puzzle/stages/run_context.h"
 
 namespace puzzle {
@@ -19,16 +21,19 @@ class HeldoutMeter {
 
   // Mean over tokens, nats per token.
   [[nodiscard]] double kl(const ModelWeights& child) const;
+  // Σ KL in nats, and tokens, by independent unit (independent_windows.h).
+  [[nodiscard]] RatioOfSums kl_by_unit(const ModelWeights& child) const;
 
  private:
   struct Batch {
+    std::int64_t first_window = 0;
     TokenBatch tokens;
     at::Tensor parent_final_ND;
   };
 
   const LoadedModel& parent_;
   Communicator& communicator_;
-  std::int64_t num_tokens_;  // of all ranks
+  WindowUnits units_;
   std::vector<Batch> batches_;
 };
 

@@ -29,7 +29,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kRepairVersion = 3;
+constexpr std::int64_t kRepairVersion = 4;
 
 // Parent's and child's states of one part, walking together.
 struct StatePair {
@@ -404,14 +404,20 @@ RepairResult repair(RunContext& context, const LoadedModel& parent, const Repair
   LoadedModel child{input.child_folder, input.child_key, before, parent.geometry, parent.tokenizer};
   RepairResult result{folder, key};
   const HeldoutMeter meter(parent, validation, context.communicator);
-  result.kl_before = meter.kl(before);
+  const RatioOfSums kl_before = meter.kl_by_unit(before);
+  result.kl_before = kl_before.result(context.communicator).value;
   auto [after, refitted] =
       Repairer(context, parent, std::move(child), calibration, validation, options, layers).run();
-  result.kl_after = meter.kl(after);
+  const RatioOfSums kl_after = meter.kl_by_unit(after);
+  result.kl_after = kl_after.result(context.communicator).value;
   result.refitted = refitted;
-  if (!(result.kl_after < result.kl_before)) {
-    log_warning("repair: {}: held-out KL {:.4f} -> {:.4f} is no gain, the child stays as it was",
-                input.name, result.kl_before, result.kl_after);
+  // What is within the noise of this text may be a loss on another.
+  const SumRatio change = kl_after.minus(kl_before, context.communicator);
+  if (!(change.value < -change.standard_error)) {
+    log_warning(
+        "repair: {}: held-out KL {:.4f} -> {:.4f} (± {:.4f}) is no sure gain, the child stays as "
+        "it was; more repair.num_tokens may help",
+        input.name, result.kl_before, result.kl_after, change.standard_error);
     result.kl_after = result.kl_before;
     result.refitted = 0;
     after = before;

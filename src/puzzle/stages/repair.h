@@ -16,9 +16,10 @@
 // one small fit for all of them, after which they make of the child's states what they made of the
 // parent's, as far as that is linear. Sub-blocks "none" have no matrices, "linear" only the first
 // kind. λ is chosen per fit from a small grid by the same error on held-out tokens, "none of them"
-// included, and the whole repair is kept only if it lowers the held-out KL. Costs one forward pass
-// of the parent and one of the child over the tokens (two where a sub-block's features do not fit
-// state_memory_mib); memory tokens × D for each of both.
+// included, and the whole repair is kept only if it lowers the held-out KL by more than the
+// standard error of that. Costs one forward pass of the parent and one of the child over the tokens
+// (two where a sub-block's features do not fit state_memory_mib); memory tokens × D for each of
+// both.
 #pragma once
 
 #include <cstdint>
