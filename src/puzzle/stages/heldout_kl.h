@@ -13,15 +13,15 @@
 namespace puzzle {
 
 // KL(parent ‖ child) over a part's tokens. The parent runs once, at the construction; its final
-// states stay in memory, N × D over all ranks. Windows are split over ranks; every rank gets the
-// same numbers. No gradients.
+// states stay in memory, N × D over all ranks. Windows are split over ranks. No gradients.
 class HeldoutMeter {
  public:
   HeldoutMeter(const LoadedModel& parent, const TokenPart& part, Communicator& communicator);
 
-  // Mean over tokens, nats per token.
+  // Mean over tokens, nats per token; all ranks call it, and get the same.
   [[nodiscard]] double kl(const ModelWeights& child) const;
-  // Σ KL in nats, and tokens, by independent unit (independent_windows.h).
+  // Σ KL in nats, and tokens, by independent unit (independent_windows.h): of this rank's windows,
+  // which RatioOfSums adds up over ranks.
   [[nodiscard]] RatioOfSums kl_by_unit(const ModelWeights& child) const;
 
  private:
