@@ -70,7 +70,7 @@ class Repairer {
   }
 
  private:
-  StatePair make_states(const TokenPart& part) const {
+  [[nodiscard]] StatePair make_states(const TokenPart& part) const {
     const RankShare share{context_.communicator.rank(), context_.communicator.size()};
     const StateMemory memory{.bytes = options_.state_memory_mib << 20,
                              .spill_folder = context_.folder};
