@@ -44,6 +44,8 @@ void training_steps(benchmark::State& state) {
     state.SkipWithError("the parent is not there; run tools/setup.sh --with-parent");
     return;
   }
+  set_num_threads(0);
+  keep_freed_memory();  // as the program does
   const LoadedModel parent = open_model(file, c10::kCPU, at::kFloat);
   ChildTrainer exact(parent, parent.weights, computing_in("float32"));
   ChildTrainer mixed(parent, parent.weights, computing_in("bfloat16"));
@@ -74,10 +76,4 @@ BENCHMARK(training_steps)->Unit(benchmark::kSecond)->Iterations(1);
 }  // namespace
 }  // namespace puzzle
 
-int main(int argc, char** argv) {
-  puzzle::set_num_threads(0);
-  puzzle::keep_freed_memory();
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
-}
+BENCHMARK_MAIN();

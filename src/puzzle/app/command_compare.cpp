@@ -19,22 +19,24 @@ struct CompareArguments {
   std::vector<std::string> settings;
 };
 
+std::string help_of(const OptionList& list, int name_width) {
+  std::string text;
+  for (const OptionField& field : list.fields()) {
+    text += fmt::format("  {:<{}} {}\n", field.name, name_width, field.help);
+  }
+  return text;
+}
+
 std::string grid_footer() {
   CompareOptions options;
   OptionList list;
   options.visit(list);
-  std::string text = "A grid is a YAML file with:\n";
-  for (const OptionField& field : list.fields()) {
-    text += fmt::format("  {:<12} {}\n", field.name, field.help);
-  }
   CompressOptions compress;
   OptionList compress_list;
   compress_list.section("compress", compress);
-  text += "Settings are those of a recipe (`puzzle options`), and in a cell also:\n";
-  for (const OptionField& field : compress_list.fields()) {
-    text += fmt::format("  {:<22} {}\n", field.name, field.help);
-  }
-  return text +
+  return "A grid is a YAML file with:\n" + help_of(list, 12) +
+         "Settings are those of a recipe (`puzzle options`), and in a cell also:\n" +
+         help_of(compress_list, 22) +
          "Cells share what they can: tokens, libraries, scores, times. Example:\n"
          "  recipe: smollm2-cpu.yaml\n"
          "  set: [\"search.budgets=[parameters <= 0.75x]\"]\n"

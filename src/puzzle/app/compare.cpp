@@ -4,8 +4,6 @@
 #include <set>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "puzzle/app/compare_cell.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/log.h"
@@ -73,13 +71,15 @@ void check_cells(const CompareGrid& grid) {
       fail(ErrorKind::kUsage, "{}: cells: '{}' stands twice", file, cell.name);
     }
   }
-  std::vector<std::string> references = {grid.options.reference};
-  for (const CompareCell& cell : grid.cells) {
-    references.push_back(cell.reference.empty() ? grid.options.reference : cell.reference);
-  }
-  for (const std::string& reference : references) {
+  const auto check_reference = [&](const std::string& reference) {
     if (!names.contains(reference)) {
       fail(ErrorKind::kUsage, "{}: reference: '{}' is none of the cells", file, reference);
+    }
+  };
+  check_reference(grid.options.reference);
+  for (const CompareCell& cell : grid.cells) {
+    if (!cell.reference.empty()) {
+      check_reference(cell.reference);
     }
   }
 }

@@ -13,6 +13,7 @@
 #include "puzzle/app/version.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
+#include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
@@ -323,21 +324,17 @@ void Pipeline::search_stage() {
   }
 }
 
-std::string Pipeline::state_name(std::string_view suffix, const KeyBuilder& content) const {
-  return is_cell_ ? fmt::format("{}-{}", suffix.substr(1), content.key().substr(0, 12))
+std::string Pipeline::state_name(std::string_view suffix, const std::string& content_key) const {
+  return is_cell_ ? fmt::format("{}-{}", suffix.substr(1), content_key.substr(0, 12))
                   : child_name_ + std::string(suffix);
 }
 
 // The last of the stages that make the child writes it under its own name, if it is not shared.
 void Pipeline::assemble_stage() {
   const bool is_last = !recipe_.repair_child && !recipe_.train_child;
-  KeyBuilder content;
-  content.add("parent", parent_->key).add("library", library_.key);
-  for (const BlockSpec& block : chosen().layers) {
-    content.add("block", block.name());
-  }
   const std::string name =
-      is_last && !is_cell_ ? child_name_ : state_name(kAssembledSuffix, content);
+      is_last && !is_cell_ ? child_name_
+                           : state_name(kAssembledSuffix, weights_key(library_, chosen().layers));
   const AssembleResult result =
       assemble(*context_, *parent_, {library_.folder, library_.key, chosen().layers, name});
   before_.clear();
@@ -358,7 +355,7 @@ void Pipeline::repair_stage() {
   content.add("validation", parts_->validation.content_key());
   add_options_to_key(content, recipe_.repair);
   const std::string name =
-      is_last && !is_cell_ ? child_name_ : state_name(kRepairedSuffix, content);
+      is_last && !is_cell_ ? child_name_ : state_name(kRepairedSuffix, content.key());
   repair_to(name, is_last ? child_name_ : name);
 }
 

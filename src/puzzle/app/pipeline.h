@@ -13,7 +13,6 @@
 
 #include "puzzle/app/recipe.h"
 #include "puzzle/app/run_result.h"
-#include "puzzle/base/hash.h"
 #include "puzzle/stages/assemble.h"
 #include "puzzle/stages/run_context.h"
 
@@ -106,9 +105,13 @@ class Pipeline {
   void throughput_stage();
   void report_stage();
 
-  // Where a state of the child before its last goes, below children/; `content` is all that it is
-  // made of.
-  [[nodiscard]] std::string state_name(std::string_view suffix, const KeyBuilder& content) const;
+  // Content of a child made of a library's blocks.
+  [[nodiscard]] static std::string weights_key(const Library& library,
+                                               const Architecture& architecture);
+  // Where a state of the child before its last goes, below children/; `content_key` is of all that
+  // it is made of.
+  [[nodiscard]] std::string state_name(std::string_view suffix,
+                                       const std::string& content_key) const;
   [[nodiscard]] const TokenPart& repair_text() const;
   // Puts the repaired child in the place of the one there is.
   void repair_to(const std::string& folder_name, const std::string& name);

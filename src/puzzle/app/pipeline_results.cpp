@@ -20,15 +20,6 @@
 namespace puzzle {
 namespace {
 
-std::string child_weights_key(const std::string& library_key, const Architecture& architecture) {
-  KeyBuilder key;
-  key.add("library", library_key);
-  for (const BlockSpec& block : architecture) {
-    key.add("block", block.name());
-  }
-  return key.key();
-}
-
 // The smallest space that holds an architecture.
 SearchSpace space_of(const Architecture& architecture, const ModelSpec& parent) {
   SearchSpace space;
@@ -77,6 +68,15 @@ void share_equal_ends(ModelWeights& child, const ModelWeights& parent) {
 }
 
 }  // namespace
+
+std::string Pipeline::weights_key(const Library& library, const Architecture& architecture) {
+  KeyBuilder key;
+  key.add("library", library.key);
+  for (const BlockSpec& block : architecture) {
+    key.add("block", block.name());
+  }
+  return key.key();
+}
 
 Pipeline::Library Pipeline::paper_library(const Architecture& architecture) {
   InitLibraryOptions options = recipe_.init_library;
@@ -135,7 +135,7 @@ void Pipeline::evaluate_stage() {
   for (const Compared& compared : compared_children()) {
     children.emplace_back(compared.name, make_child(parent_->weights, compared.library.folder,
                                                     compared.found->layers));
-    keys.push_back(child_weights_key(compared.library.key, compared.found->layers));
+    keys.push_back(weights_key(compared.library, compared.found->layers));
     if (recipe_.compare_distilled) {
       add_state(distilled(compared));
     }
