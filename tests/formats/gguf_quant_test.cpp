@@ -17,7 +17,7 @@
 namespace puzzle {
 namespace {
 
-const std::vector<DType> kBlockTypes = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+const std::vector<DType> kBlockTypes = {DType::kQ8_0, DType::kQ5_0, DType::kQ4_0, DType::kQ4_1};
 
 std::vector<float> random_values(std::size_t count, std::uint64_t seed) {
   std::mt19937_64 generator(seed);
@@ -91,7 +91,7 @@ TEST(GgufQuant, EncodesToTheBytesOfTheGgufPackage) {
   const Json record = load_json(test::golden("gguf_quant.json")).at("encode");
   const std::vector<float> values =
       test::to_floats(test::from_hex(record.at("values").get<std::string>()));
-  for (const char* name : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_1"}) {
+  for (const char* name : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"}) {
     const std::string expected = test::from_hex(record.at(name).get<std::string>());
     const std::string bytes = test::to_text(encode(find_dtype(name).value(), values));
     ASSERT_EQ(bytes.size(), expected.size()) << name;
@@ -124,12 +124,13 @@ TEST(GgufQuant, ErrorStaysWithinHalfAStep) {
       const auto [low, high] = std::minmax_element(values.begin() + static_cast<long>(block),
                                                    values.begin() + static_cast<long>(block) + 32);
       const double largest = std::max(std::abs(*low), std::abs(*high));
-      // Q4_0 has one step less on the side away from the extreme value.
+      // Q4_0 and Q5_0 have one step less on the side away from the extreme value.
       const double step = dtype == DType::kQ8_0   ? largest / 127
+                          : dtype == DType::kQ5_0 ? 2 * largest / 16
                           : dtype == DType::kQ4_0 ? 2 * largest / 8
                                                   : (*high - *low) / 15.0;
       // Scales and minima are rounded to F16, which below 2^-14 means to multiples of 2^-24.
-      const double steps = dtype == DType::kQ8_0 ? 127 : 16;
+      const double steps = dtype == DType::kQ8_0 ? 127 : dtype == DType::kQ5_0 ? 32 : 16;
       const double bound = step / 2 + largest * 0x1p-10 + steps * 0x1p-25;
       for (std::size_t i = block; i < block + 32; ++i) {
         ASSERT_NEAR(values[i], back[i], bound) << dtype_name(dtype) << " element " << i;
@@ -185,8 +186,11 @@ TEST(GgufQuant, RefusesWhatDoesNotFit) {
   EXPECT_PUZZLE_ERROR(quantize(DType::kQ8_0, values, 0, bytes), ErrorKind::kUsage, "a row of 0");
   EXPECT_PUZZLE_ERROR(quantize(DType::kQ8_0, values, 64, bytes), ErrorKind::kInternal,
                       "whole rows");
+  EXPECT_PUZZLE_ERROR(quantize(DType::kQ5_K, values, 96, bytes), ErrorKind::kUsage,
+                      "cannot be written as Q5_K; choose F32");
   EXPECT_PUZZLE_ERROR(quantize(DType::kQ4_K, values, 96, bytes), ErrorKind::kUsage,
-                      "cannot be written as Q4_K");
+                      "a row of 96 elements cannot be written as Q4_K: its length must be a "
+                      "multiple of 256");
   std::vector<float> out(32);
   std::vector<std::byte> in(33);
   EXPECT_PUZZLE_ERROR(dequantize(DType::kQ8_0, in, out), ErrorKind::kFormat,
@@ -198,7 +202,8 @@ TEST(GgufQuant, RefusesWhatDoesNotFit) {
   EXPECT_TRUE(can_dequantize(DType::kQ6_K));
   EXPECT_FALSE(can_dequantize(DType::kI32));
   EXPECT_TRUE(can_quantize(DType::kQ4_1));
-  EXPECT_FALSE(can_quantize(DType::kQ6_K));
+  EXPECT_TRUE(can_quantize(DType::kQ6_K));
+  EXPECT_FALSE(can_quantize(DType::kQ5_K));
 }
 
 TEST(GgufQuant, DecodedSumsOfTheRealParentAreTheRecordedOnes) {
@@ -247,6 +252,96 @@ TEST(GgufQuant, ReencodingTheRealParentReproducesItsBytes) {
   }
   EXPECT_GT(blocks, 4'000'000U);
   EXPECT_EQ(changed, 0U) << "of " << blocks << " blocks";
+}
+
+// ----------------------------------------------------------------------- blocks with a search
+
+double squared_error(std::span<const float> a, std::span<const float> b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+const std::vector<DType> kSearchedTypes = {DType::kQ4_K, DType::kQ6_K};
+
+// Rounding in another order can turn a tie, so a few elements in a thousand may be another step.
+TEST(GgufKQuant, GivesTheBlocksOfLlamaCpp) {
+  const Json record = load_json(test::golden("gguf_kquant.json"));
+  const std::vector<float> values =
+      test::to_floats(test::from_hex(record.at("values").get<std::string>()));
+  for (const DType dtype : kSearchedTypes) {
+    SCOPED_TRACE(dtype_name(dtype));
+    const Json& expected = record.at("blocks").at(std::string(dtype_name(dtype)));
+    const std::string theirs = test::from_hex(expected.at("bytes").get<std::string>());
+    const std::vector<float> decoded =
+        test::to_floats(test::from_hex(expected.at("values").get<std::string>()));
+    EXPECT_EQ(decode(dtype, test::as_byte_span(theirs), values.size()), decoded);
+    std::vector<std::byte> ours;
+    quantize(dtype, values, 256, ours);
+    const std::vector<float> back = decode(dtype, ours, values.size());
+    ASSERT_EQ(ours.size(), theirs.size());
+    int differing = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      differing += back[i] != decoded[i] ? 1 : 0;
+    }
+    EXPECT_LE(differing, static_cast<int>(values.size() / 100));
+    for (std::size_t row = 0; row < values.size(); row += 256) {
+      const std::span<const float> x = std::span(values).subspan(row, 256);
+      const double limit = squared_error(x, std::span(decoded).subspan(row, 256));
+      EXPECT_LE(squared_error(x, std::span(back).subspan(row, 256)), 1.001 * limit) << row / 256;
+    }
+  }
+}
+
+TEST(GgufKQuant, LosesNoMoreOfTheRealParentThanLlamaCpp) {
+  PUZZLE_REQUIRE_FILE(test::parent_gguf());
+  const GgufFile file(test::parent_gguf());
+  const Json record = load_json(test::golden("gguf_kquant.json")).at("parent");
+  ASSERT_EQ(record.size(), 2U);
+  for (const auto& [name, errors] : record.items()) {
+    const StoredTensor& tensor = file.tensor(name);
+    const std::vector<float> values =
+        decode(tensor.dtype, tensor.bytes, num_elements(tensor.shape, name));
+    for (const DType dtype : kSearchedTypes) {
+      std::vector<std::byte> bytes;
+      quantize(dtype, values, tensor.shape.back(), bytes);
+      const double error = squared_error(values, decode(dtype, bytes, values.size()));
+      const double theirs = errors.at(std::string(dtype_name(dtype))).get<double>();
+      EXPECT_LE(error, 1.001 * theirs) << name << " " << dtype_name(dtype);
+      EXPECT_GT(error, 0.999 * theirs) << name << " " << dtype_name(dtype);
+    }
+  }
+}
+
+TEST(GgufKQuant, RefusesWhatDoesNotFitIntoScales) {
+  std::vector<float> values(256, 1e-40F);
+  values[3] = -2e-40F;
+  for (const DType dtype : kSearchedTypes) {
+    for (const float value : decode(dtype, encode(dtype, values), 256)) {
+      EXPECT_EQ(value, 0.0F) << dtype_name(dtype);
+    }
+  }
+  for (const float large : {1e9F, 1e20F, 3e38F}) {
+    values[200] = large;
+    values[201] = -large;
+    for (const DType dtype : kSearchedTypes) {
+      EXPECT_PUZZLE_ERROR((void)encode(dtype, values), ErrorKind::kNumeric, "too large");
+    }
+  }
+  values[200] = 1e6F;
+  values[201] = -1e6F;
+  for (const DType dtype : kSearchedTypes) {
+    EXPECT_NEAR(decode(dtype, encode(dtype, values), 256)[200], 1e6, 5e4) << dtype_name(dtype);
+  }
+  for (const float bad : {NAN, INFINITY}) {
+    values[255] = bad;
+    for (const DType dtype : kSearchedTypes) {
+      EXPECT_PUZZLE_ERROR((void)encode(dtype, values), ErrorKind::kNumeric, "not finite");
+    }
+  }
 }
 
 }  // namespace

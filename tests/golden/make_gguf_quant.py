@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 HERE = pathlib.Path(__file__).parent
 DECODED = [T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q4_K, T.Q5_K, T.Q6_K, T.Q2_K, T.Q3_K]
-ENCODED = [T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1]
+ENCODED = [T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0]
 # Where the F16 scales of a block stand.
 SCALES = {T.Q8_0: [0], T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q4_K: [0, 2],
           T.Q5_K: [0, 2], T.Q6_K: [208], T.Q2_K: [80, 82], T.Q3_K: [108]}

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "puzzle/base/error.h"
+#include "puzzle/formats/gguf_block.h"
 #include "puzzle/formats/gguf_quant.h"
 
 // Compiled like gguf_quant.cpp: without contraction, so that results do not depend on the machine.
@@ -11,28 +12,12 @@
 namespace puzzle {
 namespace {
 
-constexpr std::size_t kEncodedBlock = 32;
-
 // ---- encoders of one block: `in` holds its elements, `out` takes its bytes ----
 
-template <class T>
-void store(std::byte* to, const T& value) {
-  std::memcpy(to, &value, sizeof(T));
-}
-
-// A scale or minimum as f16; its block must stay decodable.
-void store_f16(std::byte* to, float value) {
-  const std::uint16_t half = float_to_f16(value);
-  if ((half & 0x7c00U) == 0x7c00U) {
-    fail(ErrorKind::kNumeric, "a block scale of {} does not fit into F16; values are too large",
-         value);
-  }
-  store(to, half);
-}
-
+template <std::size_t kElements>
 void check_finite(const float* values) {
   std::uint32_t largest = 0;
-  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+  for (std::size_t i = 0; i < kElements; ++i) {
     largest = std::max(largest, std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU);
   }
   if (largest >= 0x7f800000U) {
@@ -46,23 +31,23 @@ float inverse_scale(float scale) {
   return std::isfinite(inverse) ? inverse : 0.0F;
 }
 
-void store_nibbles(std::byte* to, const std::array<std::uint8_t, kEncodedBlock>& values) {
-  std::array<std::uint8_t, kEncodedBlock / 2> packed;
-  for (std::size_t i = 0; i < kEncodedBlock / 2; ++i) {
-    packed[i] = static_cast<std::uint8_t>(values[i] | (values[i + kEncodedBlock / 2] << 4));
+void store_nibbles(std::byte* to, const std::array<std::uint8_t, kBlockElements>& values) {
+  std::array<std::uint8_t, kBlockElements / 2> packed;
+  for (std::size_t i = 0; i < kBlockElements / 2; ++i) {
+    packed[i] = static_cast<std::uint8_t>(values[i] | (values[i + kBlockElements / 2] << 4));
   }
-  store(to, packed);
+  store_in_block(to, packed);
 }
 
 void encode_q8_0(const float* in, std::byte* out) {
   float largest = 0.0F;
-  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+  for (std::size_t i = 0; i < kBlockElements; ++i) {
     largest = std::max(largest, std::abs(in[i]));
   }
   const float scale = largest / 127.0F;
   const float inverse = inverse_scale(scale);
-  std::array<std::int8_t, kEncodedBlock> q;
-  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+  std::array<std::int8_t, kBlockElements> q;
+  for (std::size_t i = 0; i < kBlockElements; ++i) {
     // Half away from zero.
     const float value = in[i] * inverse;
     const auto whole = static_cast<std::int32_t>(value);
@@ -70,53 +55,74 @@ void encode_q8_0(const float* in, std::byte* out) {
     q[i] = static_cast<std::int8_t>(whole + static_cast<std::int32_t>(fraction >= 0.5F) -
                                     static_cast<std::int32_t>(fraction <= -0.5F));
   }
-  store_f16(out, scale);
-  store(out + 2, q);
+  store_block_scale(out, scale);
+  store_in_block(out + 2, q);
 }
 
 void encode_q4_0(const float* in, std::byte* out) {
   // The first of the values of largest magnitude becomes exactly -8 scales.
   float extreme = 0.0F;
-  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+  for (std::size_t i = 0; i < kBlockElements; ++i) {
     extreme = std::abs(in[i]) > std::abs(extreme) ? in[i] : extreme;
   }
   const float scale = extreme / -8.0F;
   const float inverse = inverse_scale(scale);
-  std::array<std::uint8_t, kEncodedBlock> q;
-  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+  std::array<std::uint8_t, kBlockElements> q;
+  for (std::size_t i = 0; i < kBlockElements; ++i) {
     const auto value = static_cast<std::int32_t>(in[i] * inverse + 8.5F);
     q[i] = static_cast<std::uint8_t>(std::min(15, value));
   }
-  store_f16(out, scale);
+  store_block_scale(out, scale);
   store_nibbles(out + 2, q);
+}
+
+// As Q4_0 with a fifth bit.
+void encode_q5_0(const float* in, std::byte* out) {
+  float extreme = 0.0F;
+  for (std::size_t i = 0; i < kBlockElements; ++i) {
+    extreme = std::abs(in[i]) > std::abs(extreme) ? in[i] : extreme;
+  }
+  const float scale = extreme / -16.0F;
+  const float inverse = inverse_scale(scale);
+  std::array<std::uint8_t, kBlockElements> low;
+  std::uint32_t fifth_bits = 0;
+  for (std::size_t i = 0; i < kBlockElements; ++i) {
+    const auto value = static_cast<std::uint32_t>(
+        std::min(31, static_cast<std::int32_t>(in[i] * inverse + 16.5F)));
+    low[i] = static_cast<std::uint8_t>(value & 15U);
+    fifth_bits |= (value >> 4U) << i;
+  }
+  store_block_scale(out, scale);
+  store_in_block(out + 2, fifth_bits);
+  store_nibbles(out + 6, low);
 }
 
 void encode_q4_1(const float* in, std::byte* out) {
   float low = in[0];
   float high = in[0];
-  for (std::size_t i = 1; i < kEncodedBlock; ++i) {
+  for (std::size_t i = 1; i < kBlockElements; ++i) {
     low = std::min(low, in[i]);
     high = std::max(high, in[i]);
   }
   const float scale = (high - low) / 15.0F;
   const float inverse = inverse_scale(scale);
-  std::array<std::uint8_t, kEncodedBlock> q;
-  for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+  std::array<std::uint8_t, kBlockElements> q;
+  for (std::size_t i = 0; i < kBlockElements; ++i) {
     // As llama.cpp rounds, which lround() does not.
     // NOLINTNEXTLINE(bugprone-incorrect-roundings)
     const auto value = static_cast<std::int32_t>((in[i] - low) * inverse + 0.5F);
     q[i] = static_cast<std::uint8_t>(std::min(15, value));
   }
-  store_f16(out, scale);
-  store_f16(out + 2, low);
+  store_block_scale(out, scale);
+  store_block_scale(out + 2, low);
   store_nibbles(out + 4, q);
 }
 
-template <auto kEncode>
+template <auto kEncode, std::size_t kElements = kBlockElements>
 void encode_blocks(std::span<const float> in, std::size_t block_bytes, std::byte* out) {
-  for (std::size_t block = 0; block < in.size() / kEncodedBlock; ++block) {
-    const float* values = in.data() + block * kEncodedBlock;
-    check_finite(values);
+  for (std::size_t block = 0; block < in.size() / kElements; ++block) {
+    const float* values = in.data() + block * kElements;
+    check_finite<kElements>(values);
     kEncode(values, out + block * block_bytes);
   }
 }
@@ -124,12 +130,12 @@ void encode_blocks(std::span<const float> in, std::size_t block_bytes, std::byte
 // Through local arrays, so that it vectorises.
 template <auto kConvert>
 void encode_halves(std::span<const float> in, std::byte* out) {
-  std::array<float, kEncodedBlock> values = {};
-  std::array<std::uint16_t, kEncodedBlock> halves;
-  for (std::size_t start = 0; start < in.size(); start += kEncodedBlock) {
-    const std::size_t count = std::min(kEncodedBlock, in.size() - start);
+  std::array<float, kBlockElements> values = {};
+  std::array<std::uint16_t, kBlockElements> halves;
+  for (std::size_t start = 0; start < in.size(); start += kBlockElements) {
+    const std::size_t count = std::min(kBlockElements, in.size() - start);
     std::memcpy(values.data(), in.data() + start, count * sizeof(float));
-    for (std::size_t i = 0; i < kEncodedBlock; ++i) {
+    for (std::size_t i = 0; i < kBlockElements; ++i) {
       halves[i] = kConvert(values[i]);
     }
     std::memcpy(out + 2 * start, halves.data(), 2 * count);
@@ -146,6 +152,9 @@ bool can_quantize(DType dtype) {
     case DType::kQ8_0:
     case DType::kQ4_0:
     case DType::kQ4_1:
+    case DType::kQ5_0:
+    case DType::kQ4_K:
+    case DType::kQ6_K:
       return true;
     default:
       return false;
@@ -156,7 +165,8 @@ void quantize(DType dtype, std::span<const float> in, std::int64_t row_length,
               std::vector<std::byte>& out) {
   if (!can_quantize(dtype)) {
     fail(ErrorKind::kUsage,
-         "weights cannot be written as {}; choose F32, F16, BF16, Q8_0, Q4_0 or Q4_1",
+         "weights cannot be written as {}; choose F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_1, Q4_K or "
+         "Q6_K",
          dtype_name(dtype));
   }
   const DTypeInfo& info = dtype_info(dtype);
@@ -188,6 +198,15 @@ void quantize(DType dtype, std::span<const float> in, std::int64_t row_length,
       break;
     case DType::kQ4_1:
       encode_blocks<encode_q4_1>(in, block_bytes, to);
+      break;
+    case DType::kQ5_0:
+      encode_blocks<encode_q5_0>(in, block_bytes, to);
+      break;
+    case DType::kQ4_K:
+      encode_blocks<encode_q4_k, kSuperBlockElements>(in, block_bytes, to);
+      break;
+    case DType::kQ6_K:
+      encode_blocks<encode_q6_k, kSuperBlockElements>(in, block_bytes, to);
       break;
     default:
       std::ranges::copy(std::as_bytes(in), to);
