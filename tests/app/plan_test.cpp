@@ -149,6 +149,39 @@ TEST(PlanWork, ScoresStartAtTheirLayer) {
   EXPECT_EQ(num_variants(spec, space), 30);
 }
 
+TEST(Plan, LongTextsAreReadByEveryModel) {
+  Recipe recipe = demo_recipe();
+  const ModelSpec spec = smollm2();
+  const double before = evaluate_work(recipe, spec, 0.5, 3).flops();
+  recipe.evaluate.long_text.lengths = {512, 4096};
+  recipe.evaluate.long_text.tasks = {"single_needle", "question"};
+  recipe.evaluate.long_text.samples = 7;
+  // Matrices of 135 M parameters but for the head, and 30 × 4·576 FLOPs per pair of tokens.
+  const double matrices = 2.0 * (30.0 * (576.0 * (576 + 192 + 192 + 576) + 3.0 * 576 * 1536));
+  double expected = 0.0;
+  for (const double length : {512.0, 4096.0}) {
+    const double pairs = (length + 1) / 2.0;
+    expected += 2 * 7 * length * (matrices + 30.0 * 4.0 * 576.0 * pairs) * (1.0 + 0.5 * 3);
+  }
+  EXPECT_NEAR((evaluate_work(recipe, spec, 0.5, 3).flops() - before) / expected, 1.0, 0.02);
+}
+
+TEST(Plan, TheTableOfScenariosGrowsWithWhatIsTimed) {
+  Recipe recipe = demo_recipe();
+  EXPECT_FALSE(by_name(make_plan(recipe, smollm2(), 1e11)).contains("scenarios"));
+  recipe.scenarios.enabled = true;
+  recipe.scenarios.predict = false;
+  recipe.scenarios.lengths = {"128/128", "512/64"};
+  const StagePlan one = by_name(make_plan(recipe, smollm2(), 1e11)).at("scenarios");
+  EXPECT_EQ(one.tokens, 128 + 128 + 512 + 64);
+  recipe.scenarios.batch = {1, 4};
+  const StagePlan both = by_name(make_plan(recipe, smollm2(), 1e11)).at("scenarios");
+  EXPECT_EQ(both.tokens, 5 * one.tokens);
+  EXPECT_GT(both.seconds, 2.0 * one.seconds);
+  recipe.scenarios.predict = true;
+  EXPECT_GT(by_name(make_plan(recipe, smollm2(), 1e11)).at("scenarios").seconds, both.seconds);
+}
+
 TEST(Plan, ComparedChildrenAndSpilledStatesCount) {
   Recipe recipe = demo_recipe();
   const ModelSpec spec = smollm2();

@@ -42,6 +42,8 @@ TEST(UnusedSettings, EachNeedsAnotherSettingAndSaysWhich) {
       {"data.marker=---", "data.split=marker", "data.marker has no effect: data.split is file"},
       {"evaluate.sets.seed=1", "evaluate.last_word=[x.jsonl]",
        "evaluate.sets.seed has no effect: evaluate names no set of questions"},
+      {"evaluate.long_text.samples=3", "evaluate.long_text.lengths=[1024]",
+       "evaluate.long_text.samples has no effect: evaluate.long_text.lengths is empty"},
       {"export_child.hf_dtype=float16", "export_child.formats=[gguf, hf]",
        "export_child.hf_dtype has no effect: export_child.formats holds no hf"},
       {"search.max_shared_fraction=0.5", "search.solutions=2",

@@ -153,3 +153,11 @@ TEST_F(Validate, AMissingServerIsKnownAtTheStart) {
 
 }  // namespace
 }  // namespace puzzle
+  set("evaluate.long_text.lengths=[100, 129]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "evaluate.long_text.lengths holds 129, the parent's context 128: beyond it");
+  set("evaluate.long_text.lengths=[128]");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("evaluate.long_text.tasks=[]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "evaluate.long_text.tasks is empty");

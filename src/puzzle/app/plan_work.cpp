@@ -339,8 +339,16 @@ Work evaluate_work(const Recipe& recipe, const ModelSpec& spec, double child_fra
   const auto tokens =
       static_cast<double>(tokens_used(recipe.evaluate.num_tokens, recipe.data.test_tokens));
   const auto children = static_cast<double>(num_children);
-  return tokens * ((1.0 + child_fraction * children) * layers_work(spec, window) +
-                   (1.0 + children) * head_work(spec, window));
+  const double layer_passes = 1.0 + child_fraction * children;
+  Work work = tokens * (layer_passes * layers_work(spec, window) +
+                        (1.0 + children) * head_work(spec, window));
+  // Of long texts only the last token goes through the head.
+  const LongTextOptions& texts = recipe.evaluate.long_text;
+  for (const std::int64_t length : texts.lengths) {
+    const auto num_texts = static_cast<double>(texts.samples * std::ssize(texts.tasks));
+    work += (num_texts * static_cast<double>(length) * layer_passes) * layers_work(spec, length);
+  }
+  return work;
 }
 
 std::int64_t tokens_used(std::int64_t wanted, std::int64_t part) {

@@ -101,6 +101,8 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
   add_export_effects(recipe, effects);
   return effects;
 }
+      {"evaluate.long_text.", !evaluate.long_text.lengths.empty(),
+       "evaluate.long_text.lengths is empty"},
 
 }  // namespace
 

@@ -272,3 +272,15 @@ void check_programs(const Recipe& recipe, const std::string& last) {
 }
 
 }  // namespace puzzle
+    for (const std::int64_t length : evaluate.long_text.lengths) {
+      if (length > parent_.context_length) {
+        add(fmt::format("evaluate.long_text.lengths holds {}, the parent's context {}{}", length,
+                        parent_.context_length, context_limit()));
+      }
+    }
+    if (!evaluate.long_text.lengths.empty() && evaluate.long_text.tasks.empty()) {
+      add("evaluate.long_text.tasks is empty; name at least one task");
+    }
+    if (!evaluate.long_text.haystack.empty()) {
+      check_path("evaluate.long_text.haystack", evaluate.long_text.haystack);
+    }

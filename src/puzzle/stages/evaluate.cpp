@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <set>
+#include <type_traits>
 
 #include <c10/core/GradMode.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/base/error.h"
@@ -12,6 +16,7 @@
 #include "puzzle/base/json.h"
 #include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
+#include "puzzle/stages/evaluate_long_text.h"
 #include "puzzle/stages/evaluate_questions.h"
 #include "puzzle/stages/evaluate_text.h"
 
@@ -85,9 +90,75 @@ class Evaluator {
     }
   }
 
+  void long_text(const std::vector<LongTextSet>& sets) {
+    std::map<std::int64_t, std::vector<std::string>> contents;  // of the sets of one length
+    for (const LongTextSet& set : sets) {
+      contents[set.length].push_back(long_text(set));
+    }
+    for (const auto& [length, of_length] : contents) {
+      if (of_length.size() > 1) {
+        mean_of_length(fmt::format("long_text@{}", length), of_length);
+      }
+    }
+  }
+
   [[nodiscard]] const std::vector<std::string>& keys() const { return keys_; }
 
  private:
+  // What the keys of the set's rows are made of.
+  std::string long_text(const LongTextSet& set) {
+    const auto samples = std::ssize(set.samples);
+    Progress progress("evaluate: " + set.name, samples * std::ssize(models_), "texts");
+    const std::string content =
+        KeyBuilder().add("long text", set.content_key).add("task", set.name).key();
+    const auto score = [&](const ModelWeights& model) {
+      return score_long_text(context_, model, parent_.geometry, *parent_.tokenizer, set, progress);
+    };
+    std::optional<LongTextScores> parent_scores;
+    for (const NamedModel* model : models_) {
+      const std::string key = evaluation_key(parent_, model, content);
+      if (is_done(key)) {
+        progress.skip(samples);
+        continue;
+      }
+      if (!parent_scores) {
+        parent_scores = score(parent_.weights);
+      }
+      if (model == nullptr) {
+        put(long_text_rows(set, *parent_scores, nullptr, "parent", key));
+      } else {
+        put(long_text_rows(set, score(*model->weights), &*parent_scores, model->name, key));
+      }
+    }
+    return content;
+  }
+
+  void mean_of_length(const std::string& task, const std::vector<std::string>& contents) {
+    KeyBuilder content_key;
+    content_key.add("task", task);
+    for (const std::string& content : contents) {
+      content_key.add("mean of", content);
+    }
+    const std::string mean_content = content_key.key();
+    for (const NamedModel* model : models_) {
+      const std::string key = evaluation_key(parent_, model, mean_content);
+      if (is_done(key) || !context_.communicator.is_first()) {
+        continue;
+      }
+      const auto rows_of = [&](const NamedModel* whose) {
+        std::vector<EvaluationRow> rows;
+        for (const std::string& content : contents) {
+          const auto of_set = context_.db.evaluations_of(evaluation_key(parent_, whose, content));
+          rows.insert(rows.end(), of_set.begin(), of_set.end());
+        }
+        return rows;
+      };
+      put(mean_long_text_rows(rows_of(model),
+                              model == nullptr ? std::vector<EvaluationRow>() : rows_of(nullptr),
+                              task, model == nullptr ? "parent" : model->name, key));
+    }
+  }
+
   void questions(const EvalSet& set) {
     std::int64_t rows = 0;
     for (const EvalQuestion& question : set.questions) {
@@ -162,6 +233,7 @@ void EvaluateOptions::visit(OptionList& list) {
   list.add("batch_windows", batch_windows, Range<std::int64_t>{1, 1 << 20},
            "Windows per forward pass.");
   list.section("sets", sets);
+  list.section("long_text", long_text);
 }
 
 void check_evaluate_options(const EvaluateOptions& options) {
@@ -174,6 +246,16 @@ void check_evaluate_options(const EvaluateOptions& options) {
   } catch (const Error& error) {
     fail(error.kind(), "evaluate: {}", error.what());
   }
+  const auto check_once = [](const char* option, const auto& values) {
+    std::set<typename std::decay_t<decltype(values)>::value_type> seen;
+    for (const auto& value : values) {
+      if (!seen.insert(value).second) {
+        fail(ErrorKind::kUsage, "evaluate.long_text.{} names {} twice", option, value);
+      }
+    }
+  };
+  check_once("lengths", options.long_text.lengths);
+  check_once("tasks", options.long_text.tasks);
 }
 
 UnitSums heldout_kl_units(const RunDb& db, const std::string& model) {
@@ -198,11 +280,21 @@ std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent
     fail(ErrorKind::kUsage, "evaluate: the test part has no windows; set data.test_tokens");
   }
   check_evaluate_options(options);
+  for (const std::int64_t length : options.long_text.lengths) {
+    const ModelSpec& spec = parent.weights.spec;
+    if (length > spec.context_length) {
+      fail(ErrorKind::kUsage, "evaluate.long_text.lengths: {}, the parent's context {}{}{}", length,
+           spec.context_length, spec.context_limit.empty() ? "" : ": ", spec.context_limit);
+    }
+  }
+  const std::vector<LongTextSet> long_texts =
+      make_long_text_sets(options.long_text, *parent.tokenizer);
   Evaluator evaluator(context, parent, children);
   evaluator.text(part, options.batch_windows);
   evaluator.questions(EvalKind::kMinimalPairs, options.minimal_pairs, options.sets);
   evaluator.questions(EvalKind::kMultipleChoice, options.multiple_choice, options.sets);
   evaluator.questions(EvalKind::kLastWord, options.last_word, options.sets);
+  evaluator.long_text(long_texts);
   if (context.communicator.is_first()) {
     context.db.set_current(RunTable::kEvaluations, "evaluate", evaluator.keys());
   }

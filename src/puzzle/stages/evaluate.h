@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "puzzle/data/eval_sets.h"
+#include "puzzle/data/long_text.h"
 #include "puzzle/data/token_split.h"
 #include "puzzle/stages/ratio_of_sums.h"
 #include "puzzle/stages/run_context.h"
@@ -21,11 +22,13 @@ struct EvaluateOptions {
   std::vector<std::string> last_word;
   std::int64_t batch_windows = 8;
   EvalSetOptions sets;
+  LongTextOptions long_text;
 
   void visit(OptionList& list);
 };
 
-// Throws Error(kUsage) for two sets of questions of one name.
+// Throws Error(kUsage) for two sets of questions of one name, and for a length or task of long
+// texts that is named twice.
 void check_evaluate_options(const EvaluateOptions& options);
 
 // A child to compare with the parent. `weights` must outlive the call.
@@ -43,9 +46,12 @@ constexpr const char* kTextTask = "held-out text";
 // child), "top1" (agreement), and paired differences: "loss_minus_parent" and, but for the first
 // child, "kl_minus_first" (its KL minus the first child's). On questions: "accuracy", for multiple
 // choice also "accuracy_norm" (log-likelihood per byte), and "accuracy_minus_parent" paired by
-// question. "retention" is child ÷ parent of the task's main metric: accuracy, or perplexity the
-// other way round. What run.db holds already is not computed again. Tokens and questions are split
-// over ranks. Throws as check_evaluate_options.
+// question. "retention" is child ÷ parent of the task's main metric: accuracy, found_fraction, or
+// perplexity the other way round. On long texts what evaluate_long_text.h says, by task and length
+// ("single_needle@1024") and as their mean by length ("long_text@1024"). What run.db holds already
+// is not computed again. Tokens, questions and texts are split over ranks. Throws as
+// check_evaluate_options and make_long_text_sets, and Error(kUsage) for texts longer than the
+// parent's context.
 std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent,
                                   const std::vector<NamedModel>& children, const TokenPart& test,
                                   const EvaluateOptions& options);
