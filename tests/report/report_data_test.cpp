@@ -132,6 +132,24 @@ TEST(ReportData, EveryScoreMetricHasALabel) {
   EXPECT_EQ(metric_label("loss_minus_parent"), "loss minus parent");
 }
 
+TEST(ReportData, LongTextsAreShownWithTheQuestionsAndCountInNoMean) {
+  ReportData data;
+  data.evaluations = {evaluation("child", "blimp", "accuracy", 0.6, 0.03),
+                      evaluation("parent", "blimp", "accuracy", 0.8, 0.04),
+                      evaluation("child", "question@512", "found_fraction", 0.25, 0.05),
+                      evaluation("parent", "question@512", "found_fraction", 0.5, 0.05),
+                      evaluation("child", "question@512", "answer_nats", 6.0, 0.0),
+                      evaluation("parent", "question@512", "answer_nats", 3.0, 0.0),
+                      evaluation("child", "text", "loss", 3.0, 0.1)};
+  const std::string body = evaluation_section(data).body;
+  EXPECT_LT(body.find("text"), body.find("blimp"));
+  EXPECT_LT(body.find("blimp"), body.find("question@512"));
+  EXPECT_NE(body.find("expected strings found"), std::string::npos);
+  EXPECT_NE(body.find("50<span class=\"pm\"> ± 11 %"), std::string::npos) << body;
+  EXPECT_NE(body.find("+100 %"), std::string::npos) << body;
+  EXPECT_EQ(mean_retention(data, "child")->num_tasks, 1U);
+}
+
 TEST(ReportData, QuestionsAreNotCalledTokens) {
   ReportData data;
   data.parent = ParentFacts{};

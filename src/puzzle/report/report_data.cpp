@@ -153,7 +153,8 @@ std::optional<double> cost_of(const ArchitectureRow& row, std::string_view cost)
 }
 
 bool is_lower_better(std::string_view metric) {
-  static const std::set<std::string_view> kLower = {"kl", "loss", "perplexity", "bits_per_byte"};
+  static const std::set<std::string_view> kLower = {"kl", "loss", "perplexity", "bits_per_byte",
+                                                    "answer_nats"};
   return kLower.contains(metric);
 }
 
@@ -169,6 +170,8 @@ std::string metric_label(std::string_view metric) {
       {"lm_loss", "loss over the parent's, nats/token"},
       {"downstream", "accuracy lost on questions"},
       {"perplexity", "perplexity"},
+      {"answer_nats", "−log p of the right answer, nats"},
+      {"found_fraction", "expected strings found"},
       {"bits_per_byte", "bits per byte"},
       {"top1", "top-1 agreement with the parent"},
       {"retention", "kept"},
