@@ -11,6 +11,8 @@
 namespace puzzle {
 namespace {
 
+namespace words = long_text_words;
+
 constexpr std::int64_t kFacts = 4;  // sentences about a person
 
 struct Person {
@@ -28,44 +30,42 @@ class People {
 
   // Person 0 alone has that name and lives in that town.
   [[nodiscard]] Person operator[](std::size_t i) const {
-    using namespace long_text_words;
     const auto name = static_cast<std::size_t>(names_[i == 0 ? 0 : 1 + (i - 1) % (kNames - 1)]);
     const std::size_t place =
         i == 0 ? 0 : 1 + draws_.below(fmt::format("town of {}", i), kTowns - 1);
     const auto town = static_cast<std::size_t>(towns_[place]);
-    const std::size_t surname = name / kFirstNames.size();
-    return {fmt::format("{} {}{}", kFirstNames[name % kFirstNames.size()],
-                        kSurnameStarts[surname % kSurnameStarts.size()],
-                        kSurnameEnds[surname / kSurnameStarts.size()]),
-            fmt::format("{}{}", kTownStarts[town % kTownStarts.size()],
-                        kTownEnds[town / kTownStarts.size()])};
+    const std::size_t surname = name / words::kFirstNames.size();
+    return {fmt::format("{} {}{}", words::kFirstNames[name % words::kFirstNames.size()],
+                        words::kSurnameStarts[surname % words::kSurnameStarts.size()],
+                        words::kSurnameEnds[surname / words::kSurnameStarts.size()]),
+            fmt::format("{}{}", words::kTownStarts[town % words::kTownStarts.size()],
+                        words::kTownEnds[town / words::kTownStarts.size()])};
   }
 
   // Fact 0 is where the person lives.
   [[nodiscard]] std::string fact(std::size_t i, std::int64_t fact) const {
-    using namespace long_text_words;
     const Person person = (*this)[i];
     switch (fact) {
       case 0:
         return fmt::format("{} lives in {}.", person.name, person.town);
       case 1:
-        return fmt::format("{} works as a {}.", person.name,
-                           kJobs[draws_.below(fmt::format("job of {}", i), kJobs.size())]);
+        return fmt::format(
+            "{} works as a {}.", person.name,
+            words::kJobs[draws_.below(fmt::format("job of {}", i), words::kJobs.size())]);
       case 2:
         return fmt::format("{} was born in {}.", person.name,
                            1900 + draws_.below(fmt::format("year of {}", i), 100));
       default:
-        return fmt::format("{} keeps a {}.", person.name,
-                           kPets[draws_.below(fmt::format("pet of {}", i), kPets.size())]);
+        return fmt::format(
+            "{} keeps a {}.", person.name,
+            words::kPets[draws_.below(fmt::format("pet of {}", i), words::kPets.size())]);
     }
   }
 
  private:
-  static constexpr std::size_t kNames = long_text_words::kFirstNames.size() *
-                                        long_text_words::kSurnameStarts.size() *
-                                        long_text_words::kSurnameEnds.size();
-  static constexpr std::size_t kTowns =
-      long_text_words::kTownStarts.size() * long_text_words::kTownEnds.size();
+  static constexpr std::size_t kNames =
+      words::kFirstNames.size() * words::kSurnameStarts.size() * words::kSurnameEnds.size();
+  static constexpr std::size_t kTowns = words::kTownStarts.size() * words::kTownEnds.size();
 
   const Draws& draws_;
   std::vector<std::int64_t> names_;

@@ -130,7 +130,8 @@ std::string needle_prompt(const std::string& text, const std::string& asked, std
 
 LongTextDraft draft_needles(LongTextTask task, const Draws& draws, const Haystack& haystack,
                             std::int64_t units) {
-  using namespace long_text_words;
+  using long_text_words::kAdjectives;
+  using long_text_words::kNouns;
   const NeedleShape shape = needle_shape(task);
   std::set<std::string> taken;
   LongTextDraft draft;
@@ -254,7 +255,7 @@ std::string rare_prefix(std::size_t round) {
 }
 
 LongTextDraft draft_common_words(const Draws& draws, std::int64_t units, std::int64_t length) {
-  using namespace long_text_words;
+  using long_text_words::kNouns;
   constexpr std::size_t kExampleCommon = 3;
   constexpr std::size_t kExampleRare = 4;
   const std::vector<std::int64_t> nouns = draws.order("nouns", kNouns.size());
