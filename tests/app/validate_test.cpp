@@ -118,6 +118,62 @@ TEST_F(Validate, NormsOfQAndKNeedTheHfFolder) {
   EXPECT_NO_THROW(validate(recipe_, spec_));
 }
 
+TEST_F(Validate, TiedModelsWithNormsOfQAndKHaveAGgufOfTheirOwn) {
+  spec_.qk_norm = spec_.tie_embeddings = true;
+  EXPECT_PUZZLE_ERROR(
+      validate(recipe_, spec_), ErrorKind::kUsage,
+      "would not load them; use gguf-openelm with search.target openelm, or hf with "
+      "search.target nemotron-nas");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "search.target deci cannot hold the parent: q and k have norms (Qwen3): "
+                      "llama.cpp's deci would not load them; use openelm, native or nemotron-nas");
+  set("export_child.formats=[gguf-openelm]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "holds gguf-openelm, but search.target is deci");
+  set("search.target=openelm");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("scenarios.enabled=true");
+  set("scenarios.lengths=[32/8]");
+  EXPECT_PUZZLE_ERROR(
+      validate(recipe_, spec_), ErrorKind::kUsage,
+      "scenarios.predict times sub-blocks in llama-server, whose files cannot hold");
+  set("scenarios.enabled=false");
+  spec_.tie_embeddings = false;
+  EXPECT_PUZZLE_ERROR(
+      validate(recipe_, spec_), ErrorKind::kUsage,
+      "holds gguf-openelm, which cannot hold the parent: the head is a matrix of its "
+      "own, and openelm's is the embedding; use hf with");
+  spec_.tie_embeddings = true;
+  set("export_child.formats=[gguf, gguf-openelm]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "both gguf and gguf-openelm");
+}
+
+TEST_F(Validate, AFolderMustHoldEveryVariantOfTheSearchSpace) {
+  set("search_space.attention=[parent, linear, none]");
+  set("search_space.ffn=[parent, linear, none]");
+  set("search.target=nemotron-nas");
+  set("export_child.formats=[hf, hf-padded]");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("export_child.formats=[hf, hf-anymodel]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "export_child.formats holds hf-anymodel, which cannot hold linear of "
+                      "search_space.attention: a linear sub-block");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "which cannot hold linear of search_space.ffn: a linear sub-block");
+  set("search_space.attention=[parent, none]");
+  set("search_space.ffn=[parent, none]");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  spec_.qk_norm = true;
+  set("export_child.formats=[hf-padded]");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("search_space.ffn=[parent, linear, none]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "holds hf-padded, which cannot hold linear of search_space.ffn");
+  spec_.mlp_bias = true;
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "holds hf-padded, which cannot hold the parent: no class of transformers");
+}
+
 TEST_F(Validate, NothingRunsBeyondAContextThatEndsEarly) {
   set("scenario.prompt_tokens=100");
   set("scenario.generated_tokens=29");
@@ -137,6 +193,14 @@ TEST_F(Validate, NothingRunsBeyondAContextThatEndsEarly) {
                       "evaluate.sets.max_tokens is 1024, the parent's context 128: beyond it");
   set("evaluate.sets.max_tokens=128");
   EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("evaluate.long_text.lengths=[100, 129]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "evaluate.long_text.lengths holds 129, the parent's context 128: beyond it");
+  set("evaluate.long_text.lengths=[128]");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("evaluate.long_text.tasks=[]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "evaluate.long_text.tasks is empty");
 }
 
 TEST_F(Validate, AMissingServerIsKnownAtTheStart) {
@@ -153,11 +217,3 @@ TEST_F(Validate, AMissingServerIsKnownAtTheStart) {
 
 }  // namespace
 }  // namespace puzzle
-  set("evaluate.long_text.lengths=[100, 129]");
-  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
-                      "evaluate.long_text.lengths holds 129, the parent's context 128: beyond it");
-  set("evaluate.long_text.lengths=[128]");
-  EXPECT_NO_THROW(validate(recipe_, spec_));
-  set("evaluate.long_text.tasks=[]");
-  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
-                      "evaluate.long_text.tasks is empty");

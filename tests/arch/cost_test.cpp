@@ -30,6 +30,12 @@ std::int64_t naive_bytes(DType dtype, std::int64_t elements) {
       return elements / 32 * 18;
     case DType::kQ4_1:
       return elements / 32 * 20;
+    case DType::kQ5_0:
+      return elements / 32 * 22;
+    case DType::kQ4_K:
+      return elements / 256 * 144;
+    case DType::kQ6_K:
+      return elements / 256 * 210;
     default:
       ADD_FAILURE() << "no layout for " << dtype_name(dtype);
       return 0;
@@ -47,6 +53,10 @@ std::int64_t naive_bytes(const std::vector<NaiveTensor>& tensors, const WeightTy
     DType dtype = is_vocabulary ? types.embedding : types.matrix;
     if (tensor.shape.size() == 1) {
       dtype = types.vector;
+    } else if (dtype == DType::kQ4_K && tensor.shape[1] % 256 != 0 && tensor.shape[1] % 32 == 0) {
+      dtype = DType::kQ5_0;
+    } else if (dtype == DType::kQ6_K && tensor.shape[1] % 256 != 0 && tensor.shape[1] % 32 == 0) {
+      dtype = DType::kQ8_0;
     } else if (tensor.shape[1] % 32 != 0 && dtype != DType::kF32 && dtype != DType::kBF16) {
       dtype = DType::kF16;
     }
@@ -71,7 +81,8 @@ std::vector<WeightTypes> weight_types() {
           {.matrix = DType::kBF16, .embedding = DType::kBF16, .vector = DType::kBF16},
           {.matrix = DType::kQ8_0, .embedding = DType::kQ8_0},
           {.matrix = DType::kQ4_1, .embedding = DType::kQ8_0},
-          {.matrix = DType::kQ4_0, .embedding = DType::kF16}};
+          {.matrix = DType::kQ4_0, .embedding = DType::kF16},
+          {.matrix = DType::kQ4_K, .embedding = DType::kQ6_K}};
 }
 
 // A child with the block first, second, last, and behind a dropped layer.
@@ -179,11 +190,41 @@ TEST(Cost, TheRealParent) {
   }
 }
 
-TEST(Cost, RowsThatFillNoBlockAreF16) {
+TEST(Cost, SuperBlocksByHand) {
+  ModelSpec spec = small_spec({parse_block("kv4/w768")});
+  spec.hidden_size = 256;
+  const WeightTypes types{.matrix = DType::kQ4_K, .embedding = DType::kQ6_K};
+  // gate, up: rows of 256; down: rows of 768; the norm.
+  EXPECT_EQ(ffn_cost(spec, FfnSpec::swiglu(768), types).weight_bytes, 3 * 768 * 144 + 256 * 4);
+  EXPECT_EQ(ffn_cost(spec, FfnSpec::swiglu(96), types).weight_bytes,
+            2 * 96 * 144 + 256 * 3 * 22 + 256 * 4);
+  EXPECT_EQ(fixed_cost(spec, types).weight_bytes, 2 * 96 * 210 + 256 * 4);
+}
+
+TEST(Cost, OpenElmPaysOneHeadForMissingAttention) {
+  ModelSpec spec = small_spec();
+  spec.qk_norm = spec.tie_embeddings = true;
+  const WeightTypes types;
+  const PartCost cost =
+      block_cost(spec, 1, parse_block("none/none"), ExportTarget::kOpenElm, types);
+  EXPECT_EQ(cost, PartCost{});
+  const PartCost head = block_cost(spec, 1, parse_block("none/w96"), ExportTarget::kOpenElm, types);
+  // norm; q, k, v and o of one head of 16; norms of q and k; the FFN with its norm.
+  EXPECT_EQ(head.parameters, 64 + 4 * 16 * 64 + 2 * 16 + 64 + 3 * 64 * 96);
+  EXPECT_EQ(head.kv_bytes_per_token, 2 * 16 * 2);
+  EXPECT_EQ(block_cost(spec, 1, parse_block("kv2/none"), ExportTarget::kOpenElm, types).parameters,
+            block_cost(spec, 1, parse_block("kv2/none"), ExportTarget::kNative, types).parameters +
+                64 + 3 * 64 * 32);
+}
+
+TEST(Cost, RowsThatFillNoBlockHaveAnotherType) {
   EXPECT_EQ(stored_dtype(DType::kQ4_1, 768), DType::kQ4_1);
   EXPECT_EQ(stored_dtype(DType::kQ4_1, 50), DType::kF16);
   EXPECT_EQ(stored_dtype(DType::kQ4_K, 768), DType::kQ4_K);
-  EXPECT_EQ(stored_dtype(DType::kQ4_K, 576), DType::kF16);
+  EXPECT_EQ(stored_dtype(DType::kQ4_K, 576), DType::kQ5_0);
+  EXPECT_EQ(stored_dtype(DType::kQ6_K, 576), DType::kQ8_0);
+  EXPECT_EQ(stored_dtype(DType::kQ4_K, 50), DType::kF16);
+  EXPECT_EQ(stored_dtype(DType::kQ6_K, 50), DType::kF16);
   EXPECT_EQ(stored_dtype(DType::kBF16, 7), DType::kBF16);
 }
 

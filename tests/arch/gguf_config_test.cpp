@@ -125,7 +125,7 @@ ModelSpec through_deci(const ModelSpec& spec, DType matrix, const std::filesyste
   made.tensors = test::naive_deci_tensors(spec);
   made.matrix = matrix;
   GgufWriter writer;
-  write_deci_config(spec, matrix, writer);
+  write_gguf_config(ExportTarget::kDeci, spec, matrix, writer);
   if (spec.bos_token >= 0) {
     writer.add_u32("tokenizer.ggml.bos_token_id", static_cast<std::uint32_t>(spec.bos_token));
   }
@@ -380,7 +380,7 @@ void drop_tensor(HandMadeGguf& made, const std::string& name) {
 
 TEST_F(GgufConfig, WhatThisProjectLacksIsRefusedByName) {
   const std::vector<FileChange> changes = {
-      {"architecture 'gemma' is not supported, expected llama, deci, qwen2, qwen3",
+      {"architecture 'gemma' is not supported, expected llama, deci, openelm, qwen2, qwen3",
        [](HandMadeGguf& f) { f.keys["general.architecture"] = std::string("gemma"); }},
       {"general.architecture", [](HandMadeGguf& f) { f.keys.erase("general.architecture"); }},
       {"llama.expert_count is 8",
@@ -468,7 +468,7 @@ TEST_F(GgufConfig, WritesTheKeysOfDeci) {
   spec.rope = {
       .kind = RopeKind::kLlama3, .theta = 500000.0, .factor = 8.0, .original_context = 8192};
   GgufWriter writer;
-  write_deci_config(spec, DType::kQ4_1, writer);
+  write_gguf_config(ExportTarget::kDeci, spec, DType::kQ4_1, writer);
   writer.write(path_);
   const GgufFile file(path_);
   using I32 = std::vector<std::int32_t>;
@@ -495,13 +495,64 @@ TEST_F(GgufConfig, WritesTheKeysOfDeci) {
   EXPECT_EQ(file.tensors()[0].shape, (std::vector<std::int64_t>{16}));
 }
 
+TEST_F(GgufConfig, WritesTheKeysOfOpenElm) {
+  ModelSpec spec = small_spec(parse_layers({"none/none", "none/w96", "kv2/none", "kv4/w50"}));
+  spec.qk_norm = spec.tie_embeddings = true;
+  GgufWriter writer;
+  write_gguf_config(ExportTarget::kOpenElm, spec, DType::kQ4_K, writer);
+  writer.add_tensor({.name = "x",
+                     .dtype = DType::kF32,
+                     .shape = {1},
+                     .bytes = {},
+                     .produce = [](const ByteSink& sink) { sink(std::vector<std::byte>(4)); }});
+  writer.write(path_);
+  const GgufFile file(path_);
+  using I32 = std::vector<std::int32_t>;
+  EXPECT_EQ(file.string_value("general.architecture"), "openelm");
+  EXPECT_EQ(file.int_value("general.file_type"), 14);
+  EXPECT_EQ(file.int_value("openelm.block_count"), 3);
+  EXPECT_EQ(file.metadata().at("openelm.attention.head_count"), GgufValue(I32{1, 4, 4}));
+  EXPECT_EQ(file.metadata().at("openelm.attention.head_count_kv"), GgufValue(I32{1, 2, 4}));
+  EXPECT_EQ(file.metadata().at("openelm.feed_forward_length"), GgufValue(I32{96, 32, 50}));
+}
+
+// As Apple's are, whose layers have more heads the later they come.
+TEST_F(GgufConfig, OpenElmOfOtherMakersIsReadIfItsHeadsAreOneNumber) {
+  ModelSpec spec = small_spec();
+  spec.qk_norm = spec.tie_embeddings = true;
+  HandMadeGguf made = qwen_file(spec, "openelm");
+  std::erase_if(made.tensors, [](const NaiveTensor& tensor) {
+    return tensor.name.find("attn_q.") != std::string::npos ||
+           tensor.name.find("attn_k.") != std::string::npos ||
+           tensor.name.find("attn_v.") != std::string::npos;
+  });
+  for (const char* layer : {"blk.0.", "blk.1.", "blk.2."}) {
+    made.tensors.push_back({layer + std::string("attn_qkv.weight"), {3 * 64, 64}});
+    made.tensors.push_back({layer + std::string("attn_q_norm.weight"), {16}});
+    made.tensors.push_back({layer + std::string("attn_k_norm.weight"), {16}});
+  }
+  EXPECT_EQ(read(made), spec);
+  EXPECT_TRUE(has_fused_attention(GgufFile(path_)));
+  EXPECT_FALSE(has_interleaved_rotary_rows(GgufFile(path_)));
+  HandMadeGguf other = made;
+  other.keys["openelm.attention.head_count"] = std::vector<std::int32_t>{2, 4, 4};
+  other.keys["openelm.attention.head_count_kv"] = std::vector<std::int32_t>{1, 4, 4};
+  EXPECT_PUZZLE_ERROR(static_cast<void>(read(other)), ErrorKind::kFormat,
+                      "layer 0 has 2 heads, 1 KV heads and FFN width 96, but architecture openelm");
+  other = made;
+  other.tensors.push_back({"output.weight", {96, 64}});
+  EXPECT_PUZZLE_ERROR(static_cast<void>(read(other)), ErrorKind::kFormat,
+                      "tensor output.weight is not supported in architecture openelm");
+}
+
 TEST_F(GgufConfig, RefusesToWriteWhatLlamaCppCannotRun) {
   GgufWriter writer;
   EXPECT_PUZZLE_ERROR(
-      write_deci_config(small_spec(parse_layers({"linear/w96"})), DType::kF32, writer),
+      write_gguf_config(ExportTarget::kDeci, small_spec(parse_layers({"linear/w96"})), DType::kF32,
+                        writer),
       ErrorKind::kUsage, "deci export: no layer has GQA attention");
-  EXPECT_PUZZLE_ERROR(write_deci_config(small_spec(), DType::kQ6_K, writer), ErrorKind::kUsage,
-                      "Q6_K: expected F32");
+  EXPECT_PUZZLE_ERROR(write_gguf_config(ExportTarget::kDeci, small_spec(), DType::kQ5_K, writer),
+                      ErrorKind::kUsage, "Q5_K: expected F32");
 }
 
 TEST(RealParent, ReadsSmolLm2) {

@@ -25,14 +25,17 @@ LoweredBlock written_as(const char* block) {
 }
 
 TEST(Lowering, TargetsHaveNames) {
-  for (const char* name : {"native", "deci", "nemotron-nas"}) {
+  for (const char* name : {"native", "deci", "nemotron-nas", "padded", "anymodel"}) {
     EXPECT_EQ(export_target_name(parse_export_target(name)), name);
   }
+  for (const ExportTarget target : all_export_targets()) {
+    EXPECT_EQ(parse_export_target(export_target_name(target)), target);
+  }
   EXPECT_PUZZLE_ERROR(static_cast<void>(parse_export_target("gguf")), ErrorKind::kUsage,
-                      "expected native, deci or nemotron-nas");
+                      "expected one of native, deci, ");
 }
 
-TEST(Lowering, OnlyDeciRewrites) {
+TEST(Lowering, SomeTargetsRewriteNothing) {
   for (const ExportTarget target : {ExportTarget::kNative, ExportTarget::kNemotronNas}) {
     for (const std::int64_t layer : {0, 1}) {
       for (const BlockSpec& block : test::all_small_blocks()) {
@@ -108,6 +111,30 @@ TEST(Lowering, NoDeciFileTripsLlamaCpp) {
   }
 }
 
+TEST(Lowering, OpenElmHasBothHalvesInEveryLayer) {
+  ModelSpec spec =
+      small_spec(parse_layers({"none/w96", "none/none", "kv2/none", "none/w50", "kv4/w96"}));
+  spec.qk_norm = spec.tie_embeddings = true;
+  EXPECT_EQ(refusal(ExportTarget::kOpenElm, spec), std::nullopt);
+  const std::vector<LoweredBlock> lowered = lower_model(ExportTarget::kOpenElm, spec);
+  LoweredBlock zero_head = written_as("kv1/w96");
+  zero_head.zero_attention = zero_head.one_zero_head = true;
+  EXPECT_EQ(lowered[0], zero_head);
+  zero_head.ffn = FfnSpec::swiglu(50);
+  EXPECT_EQ(lowered[3], zero_head);
+  EXPECT_TRUE(lowered[1].dropped);
+  LoweredBlock zero_ffn = written_as("kv2/w32");
+  zero_ffn.zero_ffn = true;
+  EXPECT_EQ(lowered[2], zero_ffn);
+  EXPECT_EQ(lowered[4], written_as("kv4/w96"));
+  EXPECT_TRUE(needs_gqa_layer(ExportTarget::kOpenElm));
+  EXPECT_THAT(refusal(ExportTarget::kOpenElm, spec, parse_block("kv2/linear")).value_or(""),
+              ::testing::HasSubstr("a linear sub-block"));
+  spec.mlp_bias = true;
+  EXPECT_THAT(refusal(ExportTarget::kOpenElm, spec).value_or(""),
+              ::testing::HasSubstr("it has biases"));
+}
+
 TEST(Lowering, RefusalsSayWhy) {
   const auto reason = [](ExportTarget target, const ModelSpec& spec) {
     return refusal(target, spec).value_or("");
@@ -147,6 +174,38 @@ TEST(Lowering, RefusalsSayWhy) {
                       "deci: block kv3/w96: 3 KV heads");
 }
 
+TEST(Lowering, ClassesOfTransformersRefuseWhatTheyLack) {
+  const auto reason = [](ExportTarget target, const ModelSpec& spec) {
+    return refusal(target, spec).value_or("");
+  };
+  ModelSpec spec = small_spec(parse_layers({"kv4/w96", "kv2/linear"}));
+  EXPECT_EQ(reason(ExportTarget::kAnyModel, spec),
+            "layer 1: a linear sub-block, which no reader of block_configs has");
+  EXPECT_EQ(reason(ExportTarget::kPadded, spec), "");
+  spec.qk_norm = true;
+  EXPECT_THAT(reason(ExportTarget::kPadded, spec),
+              ::testing::HasSubstr("layer 1: a linear sub-block needs a bias in the FFN"));
+  spec.layers[1] = parse_block("none/none");
+  EXPECT_EQ(reason(ExportTarget::kPadded, spec), "");
+  EXPECT_EQ(reason(ExportTarget::kAnyModel, spec), "");
+  spec.mlp_bias = true;  // Qwen3's class has no such biases
+  for (const ExportTarget target : {ExportTarget::kPadded, ExportTarget::kAnyModel}) {
+    EXPECT_THAT(reason(target, spec), ::testing::HasSubstr("no class of transformers"));
+  }
+  spec = small_spec();
+  spec.attention_output_bias = true;  // without one on q, k and v: padded adds them as zeros
+  EXPECT_EQ(reason(ExportTarget::kPadded, spec), "");
+  EXPECT_THAT(reason(ExportTarget::kAnyModel, spec),
+              ::testing::HasSubstr("no class of transformers"));
+  spec = small_spec(parse_layers({"none/none"}));
+  EXPECT_EQ(reason(ExportTarget::kPadded, spec), "no layer has a sub-block");
+  spec = small_spec();
+  spec.rope.kind = RopeKind::kLlama3;
+  spec.rope.frequency_divisors.assign(8, 2.0F);
+  EXPECT_THAT(reason(ExportTarget::kPadded, spec), ::testing::HasSubstr("rope_freqs.weight"));
+  EXPECT_EQ(reason(ExportTarget::kNemotronNas, spec), "");
+}
+
 TEST(Lowering, PortabilityNotesNameWhatReadersLack) {
   const auto notes = [](const std::vector<std::string>& names) {
     return portability_notes(ExportTarget::kNemotronNas, small_spec(parse_layers(names)));
@@ -167,16 +226,16 @@ TEST(Lowering, PortabilityNotesNameWhatReadersLack) {
 }
 
 TEST(Lowering, TheLinearFfnIsExactInEveryTypeWritten) {
-  for (const DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ5_0,
+                            DType::kQ4_0, DType::kQ4_1, DType::kQ4_K, DType::kQ6_K}) {
     const LinearFfnForm form = linear_ffn_form(dtype);
     // One row of the down projection: the diagonal's element among zeros.
-    for (const std::size_t column : {0U, 17U, 63U}) {
-      std::vector<float> row(64, 0.0F);
+    for (const std::size_t column : {0U, 17U, 263U}) {
+      std::vector<float> row(512, 0.0F);
       row[column] = form.down_diagonal;
       std::vector<std::byte> bytes;
-      quantize(dtype, row, 64, bytes);
-      std::vector<float> back(64, -1.0F);
+      quantize(dtype, row, 512, bytes);
+      std::vector<float> back(512, -1.0F);
       dequantize(dtype, bytes, back);
       EXPECT_EQ(back, row) << dtype_name(dtype);
     }

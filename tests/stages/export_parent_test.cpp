@@ -48,7 +48,7 @@ TEST(ExportParent, LlamaCppAndTheNativeDecoderAgreeOnTheMeanNll) {
   const test::TempDir folder;
   const std::filesystem::path file = folder / "parent-f32.gguf";
   const ModelWeights parent = load_model(test::parent_gguf(), at::kFloat);
-  write_deci_gguf(file, parent,
+  write_model_gguf(file, parent,
                   {.name = "parent",
                    .license = "apache-2.0",
                    .parent_name = "",

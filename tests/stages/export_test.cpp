@@ -25,7 +25,9 @@
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/export_child.h"
 #include "puzzle/stages/gguf_export.h"
+#include "puzzle/stages/hf_export.h"
 #include "puzzle/stages/model_card.h"
+#include "stages/exported_model.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
 #include "support/shared_data.h"
@@ -37,10 +39,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kVocab = 512;  // of tok512.bin
-constexpr std::int64_t kTokens = 40;
-
-fs::path tokenizer_source() { return test::shared_data("tinyllamas/stories260K.bin"); }
+using test::gguf_options;
+using test::kTokens;
+using test::kVocab;
+using test::llama_cpp_log_probs;
+using test::log_probs;
+using test::native_logits;
+using test::round_weights;
+using test::server_options;
+using test::some_tokens;
+using test::token_ids;
+using test::tokenizer_source;
 
 const std::vector<AttentionSpec> kAttentions = {AttentionSpec::gqa(2), AttentionSpec::linear(),
                                                 AttentionSpec::none()};
@@ -75,56 +84,10 @@ ModelSpec child_spec(std::int64_t i) {
   return spec;
 }
 
-at::Tensor some_tokens() {
-  return (at::arange(kTokens, at::TensorOptions(at::kLong)) * 37 + 11).remainder(kVocab);
-}
-
-std::vector<std::int32_t> token_ids() {
-  const at::Tensor tokens = some_tokens().to(at::kInt);
-  const auto* data = tokens.const_data_ptr<std::int32_t>();
-  return {data, data + kTokens};
-}
-
-// [T, V]
-at::Tensor native_logits(const ModelWeights& model) {
-  const c10::NoGradGuard no_grad;
-  return forward_logits(model, Geometry(model.spec), some_tokens().unsqueeze(0)).squeeze(0);
-}
-
-at::Tensor log_probs(const at::Tensor& logits) {
-  return at::log_softmax(logits.to(at::kDouble), -1);
-}
-
-GgufExport gguf_options(const std::string& types) {
-  return {.name = "tiny child",
-          .license = "mit",
-          .parent_name = "tiny parent",
-          .tokenizer_source = tokenizer_source(),
-          .types = gguf_weight_types(types, tokenizer_source())};
-}
-
-bool has_llama_cpp() {
-  return std::system("'" PUZZLE_PYTHON "' -c 'import xllamacpp' > /dev/null 2>&1") == 0;
-}
-
-LlamaServerOptions server_options() {
-  LlamaServerOptions options;
-  options.program = "xllamacpp";
-  options.threads = 1;
-  options.context_tokens = 128;
-  // Else rounding to halves in the attention hides what is tested (up to 5e-3).
-  options.cache_type = "f32";
-  options.flash_attention = "off";
-  return options;
-}
-
 // --------------------------------------------------------------------------------------- llama.cpp
 
 TEST(ExportToLlamaCpp, EveryBlockInEveryPositionComputesTheSame) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
-  if (!has_llama_cpp()) {
-    GTEST_SKIP() << PUZZLE_PYTHON " has no xllamacpp";
-  }
+  PUZZLE_REQUIRE_LLAMA_CPP();
   const test::TempDir folder;
   std::set<BlockSpec> first, last;
   double worst = 0.0;
@@ -134,13 +97,8 @@ TEST(ExportToLlamaCpp, EveryBlockInEveryPositionComputesTheSame) {
     first.insert(child.spec.layers.front());
     last.insert(child.spec.layers.back());
     const fs::path file = folder / fmt::format("child-{}.gguf", i);
-    write_deci_gguf(file, child, gguf_options("f32"));
-    const LlamaServer server(file, server_options(), LlamaServerMode::kHiddenStates);
-    const HiddenStates states = server.hidden_states(token_ids());
-    ASSERT_EQ(states.num_tokens, kTokens);
-    ASSERT_EQ(states.width, child.spec.hidden_size);
-    const at::Tensor hidden = at::tensor(states.values).reshape({kTokens, states.width});
-    const at::Tensor got = log_probs(hidden.matmul(child.head.t()));
+    write_model_gguf(file, child, gguf_options("f32"));
+    const at::Tensor got = llama_cpp_log_probs(file, child.head);
     const at::Tensor want = log_probs(native_logits(child));
     EXPECT_CLOSE(got, want, 5e-5);  // 4e-6 measured
     worst = std::max(worst, (got - want).abs().max().item<double>());
@@ -152,13 +110,10 @@ TEST(ExportToLlamaCpp, EveryBlockInEveryPositionComputesTheSame) {
 
 // Token by token through llama.cpp's cache, in its usual mode.
 TEST(ExportToLlamaCpp, ScoresTokensInItsUsualMode) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
-  if (!has_llama_cpp()) {
-    GTEST_SKIP() << PUZZLE_PYTHON " has no xllamacpp";
-  }
+  PUZZLE_REQUIRE_LLAMA_CPP();
   const test::TempDir folder;
   const ModelWeights child = random_model(child_spec(1), 5);
-  write_deci_gguf(folder / "child.gguf", child, gguf_options("f32"));
+  write_model_gguf(folder / "child.gguf", child, gguf_options("f32"));
   const LlamaServer server(folder / "child.gguf", server_options());
   const std::vector<std::int32_t> tokens = token_ids();
   const std::vector<double> scores = server.token_log_probs(std::span(tokens).first(16));
@@ -171,19 +126,54 @@ TEST(ExportToLlamaCpp, ScoresTokensInItsUsualMode) {
   }
 }
 
-// -------------------------------------------------------------------------------------------- GGUF
-
-// What a matrix becomes when it is stored as `wanted`.
-at::Tensor rounded(const at::Tensor& matrix, DType wanted) {
-  const DType type = stored_dtype(wanted, matrix.size(-1));
-  const at::Tensor plain = matrix.contiguous();
-  const auto count = static_cast<std::size_t>(plain.numel());
-  std::vector<std::byte> bytes;
-  quantize(type, {plain.const_data_ptr<float>(), count}, matrix.size(-1), bytes);
-  at::Tensor out = at::empty_like(plain);
-  dequantize(type, bytes, {out.mutable_data_ptr<float>(), count});
-  return out;
+// Rows of 256 and 512 hold super-blocks, the others fall back.
+ModelSpec super_block_spec() {
+  ModelSpec spec = child_spec(1);
+  spec.hidden_size = 256;
+  spec.head_dim = 64;
+  spec.layers = {{AttentionSpec::gqa(2), FfnSpec::swiglu(512)},
+                 {AttentionSpec::gqa(1), FfnSpec::linear()},
+                 {AttentionSpec::linear(), FfnSpec::swiglu(96)},
+                 {AttentionSpec::gqa(4), FfnSpec::none()}};
+  return spec;
 }
+
+// llama.cpp rounds the inputs of block types to 8 bits, which is the larger part of what remains.
+TEST(ExportToLlamaCpp, SuperBlocksComputeWhatTheyDecodeTo) {
+  PUZZLE_REQUIRE_LLAMA_CPP();
+  const test::TempDir folder;
+  const auto mean_difference = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a - b).abs().mean().item<double>();
+  };
+  double of_8_bits = 0.0;
+  for (const auto& [name, dtype] :
+       {std::pair{"q8_0", DType::kQ8_0}, {"q4_k", DType::kQ4_K}, {"q6_k", DType::kQ6_K}}) {
+    SCOPED_TRACE(name);
+    ModelWeights child = random_model(super_block_spec(), 11);
+    const GgufExport options = gguf_options(name);
+    write_model_gguf(folder / "child.gguf", child, options);
+    EXPECT_EQ(GgufFile(folder / "child.gguf").tensor("blk.0.ffn_down.weight").dtype, dtype);
+    const at::Tensor plain = log_probs(native_logits(child));
+    round_weights(child, options.types);
+    const at::Tensor got = llama_cpp_log_probs(folder / "child.gguf", child.head);
+    const at::Tensor want = log_probs(native_logits(child));
+    EXPECT_CLOSE(got, want, 0.25);
+    const double difference = mean_difference(got, want);
+    if (dtype == DType::kQ8_0) {
+      of_8_bits = difference;
+    } else {
+      EXPECT_LT(difference, 2.0 * of_8_bits);
+      EXPECT_LT(difference, 0.6 * mean_difference(plain, want));
+    }
+    RecordProperty(name,
+                   fmt::format("{:.1e} mean, {:.1e} at most to what it decodes to; {:.1e} mean "
+                               "from there to the model",
+                               difference, (got - want).abs().max().item<double>(),
+                               mean_difference(plain, want)));
+  }
+}
+
+// -------------------------------------------------------------------------------------------- GGUF
 
 TEST(DeciGguf, OurLoaderReadsBackTheRoundedWeights) {
   PUZZLE_REQUIRE_FILE(tokenizer_source());
@@ -194,19 +184,12 @@ TEST(DeciGguf, OurLoaderReadsBackTheRoundedWeights) {
                  {AttentionSpec::gqa(1), FfnSpec::none()}};
   spec.tie_embeddings = false;
   const test::TempDir folder;
-  for (const char* name : {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}) {
+  for (const char* name : {"f32", "f16", "bf16", "q8_0", "q5_0", "q4_0", "q4_1", "q4_k", "q6_k"}) {
     SCOPED_TRACE(name);
     ModelWeights child = random_model(spec, 3);
     const GgufExport options = gguf_options(name);
-    write_deci_gguf(folder / "child.gguf", child, options);
-    visit_tensors(
-        child, TensorVisitor([&](const std::string& tensor_name, at::Tensor& tensor) {
-          const bool is_table =
-              tensor_name == "model.embed_tokens.weight" || tensor_name == "lm_head.weight";
-          if (tensor.dim() == 2) {
-            tensor = rounded(tensor, is_table ? options.types.embedding : options.types.matrix);
-          }
-        }));
+    write_model_gguf(folder / "child.gguf", child, options);
+    round_weights(child, options.types);
     const ModelWeights back = load_model(folder / "child.gguf", at::kFloat);
     EXPECT_EQ(back.spec.layers, child.spec.layers);
     EXPECT_EQ(back.spec.rope, child.spec.rope);
@@ -215,12 +198,33 @@ TEST(DeciGguf, OurLoaderReadsBackTheRoundedWeights) {
   }
 }
 
+TEST(DeciGguf, SuperBlocksReadBackAndFallBackByRow) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  const test::TempDir folder;
+  ModelWeights child = random_model(super_block_spec(), 3);
+  const GgufExport options = gguf_options("q4_k");
+  write_model_gguf(folder / "child.gguf", child, options);
+  const GgufFile file(folder / "child.gguf");
+  EXPECT_EQ(file.tensor("token_embd.weight").dtype, DType::kQ6_K);
+  EXPECT_EQ(file.tensor("blk.0.attn_q.weight").dtype, DType::kQ4_K);
+  EXPECT_EQ(file.tensor("blk.2.ffn_down.weight").dtype, DType::kQ5_0);  // rows of 96
+  std::int64_t bytes = 0;
+  for (const StoredTensor& tensor : file.tensors()) {
+    bytes += static_cast<std::int64_t>(tensor.bytes.size());
+  }
+  EXPECT_EQ(model_cost(child.spec, ExportTarget::kDeci, options.types).weight_bytes, bytes);
+  round_weights(child, options.types);
+  const ModelWeights back = load_model(folder / "child.gguf", at::kFloat);
+  EXPECT_EQ(back.spec.layers, child.spec.layers);
+  EXPECT_CLOSE(native_logits(back), native_logits(child), 1e-6);
+}
+
 TEST(DeciGguf, NamesParentLicenceAndContent) {
   PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   GgufExport options = gguf_options("q4_1");
   options.content_key = "0123";
-  write_deci_gguf(folder / "child.gguf", random_model(child_spec(0), 3), options);
+  write_model_gguf(folder / "child.gguf", random_model(child_spec(0), 3), options);
   const GgufFile file(folder / "child.gguf");
   EXPECT_EQ(file.string_value("general.name"), "tiny child");
   EXPECT_EQ(file.string_value("general.license"), "mit");
@@ -242,7 +246,7 @@ TEST(DeciGguf, RefusesAModelWithoutAttention) {
   spec.layers.assign(2, {AttentionSpec::linear(), FfnSpec::swiglu(96)});
   const test::TempDir folder;
   EXPECT_PUZZLE_ERROR(
-      write_deci_gguf(folder / "child.gguf", random_model(spec, 3), gguf_options("f32")),
+      write_model_gguf(folder / "child.gguf", random_model(spec, 3), gguf_options("f32")),
       ErrorKind::kUsage, "no layer has GQA attention");
   EXPECT_FALSE(fs::exists(folder / "child.gguf"));
 }
@@ -307,7 +311,7 @@ TEST(ExportToTransformers, EveryBlockInEveryPositionComputesTheSame) {
         run.run(child, fmt::format("key {}", i), fmt::format("child-{}", i), {"hf"});
     const fs::path expected = run.folder / fmt::format("expected-{}.safetensors", i);
     save_expected(expected, child);
-    command += fmt::format(" '{}' '{}'", result.hf_folder.string(), expected.string());
+    command += fmt::format(" '{}' '{}'", result.folders.at("hf").string(), expected.string());
   }
   const fs::path log = run.folder / "log.txt";
   const int status = std::system((command + " > '" + log.string() + "' 2>&1").c_str());
@@ -325,27 +329,27 @@ TEST(ExportChild, SkipsWhatIsThereAndReplacesAnotherChild) {
   const ModelWeights two = random_model(child_spec(1), 2);
   const ExportResult result = run.run(one, "one", "child");
   EXPECT_EQ(result.gguf, run.folder / "exports/child.gguf");
-  EXPECT_EQ(result.hf_folder, run.folder / "exports/child-hf");
+  EXPECT_EQ(result.folders.at("hf"), run.folder / "exports/child-hf");
   EXPECT_EQ(result.gguf_bytes, static_cast<std::int64_t>(fs::file_size(result.gguf)));
   EXPECT_EQ(run.db.stages_of("export").size(), 2U);
 
   const auto holds = [&](const ModelWeights& child) {
     return at::equal(load_model(result.gguf, at::kFloat).final_norm, child.final_norm) &&
-           at::equal(load_model(result.hf_folder, at::kFloat).final_norm, child.final_norm);
+           at::equal(load_model(result.folders.at("hf"), at::kFloat).final_norm, child.final_norm);
   };
   EXPECT_TRUE(holds(one));
   const auto written = fs::last_write_time(result.gguf);
-  const auto hf_written = fs::last_write_time(result.hf_folder / "model.safetensors");
+  const auto hf_written = fs::last_write_time(result.folders.at("hf") / "model.safetensors");
   EXPECT_EQ(run.run(one, "one", "child").gguf_bytes, result.gguf_bytes);
   EXPECT_EQ(fs::last_write_time(result.gguf), written);
-  EXPECT_EQ(fs::last_write_time(result.hf_folder / "model.safetensors"), hf_written);
+  EXPECT_EQ(fs::last_write_time(result.folders.at("hf") / "model.safetensors"), hf_written);
 
   run.run(two, "two", "child");
   EXPECT_TRUE(holds(two));
   run.run(one, "one", "child");  // recorded as done, but the file has become another's
   EXPECT_TRUE(holds(one));
   fs::remove(result.gguf);
-  fs::remove(result.hf_folder / "config.json");
+  fs::remove(result.folders.at("hf") / "config.json");
   run.run(one, "one", "child");
   EXPECT_TRUE(holds(one));
 }
@@ -360,7 +364,7 @@ TEST(ExportChild, CardsNameParentLicenceAndLayers) {
                  {AttentionSpec::linear(), FfnSpec::linear()}};
   const ExportResult result = run.run(random_model(spec, 1), "one", "child");
   const std::string gguf = read_text_file(run.folder / "exports/child.md");
-  const std::string hf = read_text_file(result.hf_folder / "README.md");
+  const std::string hf = read_text_file(result.folders.at("hf") / "README.md");
   for (const std::string& card : {gguf, hf}) {
     EXPECT_THAT(card, testing::StartsWith("---\nlicense: apache-2.0\n"
                                           "base_model: \"Tiny \\\"Parent\\\"\"\n"));
@@ -375,12 +379,43 @@ TEST(ExportChild, CardsNameParentLicenceAndLayers) {
   EXPECT_THAT(hf, testing::HasSubstr("vLLM does not load a first layer without attention"));
 }
 
+TEST(ExportChild, EveryFolderSaysWhatItIs) {
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
+  ExportRun run;
+  ModelSpec spec = child_spec(1);
+  spec.attention_bias = spec.attention_output_bias = false;
+  spec.layers = {{AttentionSpec::none(), FfnSpec::swiglu(96)},
+                 {AttentionSpec::gqa(2), FfnSpec::none()},
+                 {AttentionSpec::none(), FfnSpec::none()}};
+  const auto card_of = [&](const ModelWeights& child, const std::string& format) {
+    const std::string key = fmt::format("{} layers", child.spec.num_layers());
+    const ExportResult result = run.run(child, key, "child", {format});
+    EXPECT_EQ(result.folders.at(format), run.folder / ("exports/child-" + format));
+    return read_text_file(result.folders.at(format) / "README.md");
+  };
+  const std::string any = card_of(random_model(spec, 1), "hf-anymodel");
+  EXPECT_THAT(any, testing::HasSubstr("`block_configs`"));
+  EXPECT_THAT(any, testing::HasSubstr("| 1 | 2 KV heads | none |"));
+  EXPECT_THAT(any, testing::Not(testing::HasSubstr("trust_remote_code")));
+
+  spec.layers.push_back({AttentionSpec::linear(), FfnSpec::linear()});
+  const std::string padded = card_of(random_model(spec, 1), "hf-padded");
+  EXPECT_THAT(padded, testing::HasSubstr("all 4 layers have 2 KV heads and an FFN of width 96"));
+  EXPECT_THAT(padded, testing::HasSubstr("- layer 2: empty, left out of the file"));
+  EXPECT_THAT(padded, testing::HasSubstr("- layers 0, 3: no attention, or linear, stored as one of "
+                                         "zeros"));
+  EXPECT_THAT(padded, testing::HasSubstr("- layer 3: linear FFN, stored as a gated one"));
+  EXPECT_THAT(padded, testing::Not(testing::HasSubstr("trust_remote_code")));
+  EXPECT_PUZZLE_ERROR(card_of(random_model(spec, 1), "hf-anymodel"), ErrorKind::kUsage,
+                      "hf-anymodel cannot hold the child: layer 3: a linear sub-block");
+}
+
 TEST(ExportChild, RefusesUnknownFormatsAndNames) {
   PUZZLE_REQUIRE_FILE(tokenizer_source());
   ExportRun run;
   const ModelWeights child = random_model(child_spec(1), 1);
   EXPECT_PUZZLE_ERROR(run.run(child, "one", "child", {"onnx"}), ErrorKind::kUsage,
-                      "'onnx', expected gguf or hf");
+                      "'onnx', expected one of gguf, ");
   EXPECT_PUZZLE_ERROR(run.run(child, "one", "a/b"), ErrorKind::kUsage, "'a/b' is no name");
   EXPECT_PUZZLE_ERROR((void)remote_code_file("setup.py"), ErrorKind::kUsage,
                       "remote code 'setup.py'");
@@ -411,12 +446,15 @@ TEST(DeciGguf, LikeParentIsTheTypeOfMostMatricesIfItCanBeWritten) {
   const fs::path file = folder / "m.gguf";
   write_mixed_gguf(file, DType::kQ4_1, DType::kQ8_0, DType::kQ8_0);
   EXPECT_EQ(gguf_weight_types("like-parent", file).matrix, DType::kQ8_0);
-  write_mixed_gguf(file, DType::kQ8_0, DType::kQ4_K, DType::kQ8_0);
+  write_mixed_gguf(file, DType::kQ6_K, DType::kQ4_K, DType::kQ6_K);
+  EXPECT_EQ(gguf_weight_types("like-parent", file).matrix, DType::kQ4_K);
+  EXPECT_EQ(gguf_weight_types("like-parent", file).embedding, DType::kQ6_K);
+  write_mixed_gguf(file, DType::kQ8_0, DType::kQ5_K, DType::kQ8_0);
   EXPECT_PUZZLE_ERROR((void)gguf_weight_types("like-parent", file), ErrorKind::kUsage,
-                      "matrices of m.gguf are Q4_K, which is read but not written; name a type");
-  write_mixed_gguf(file, DType::kQ4_0, DType::kQ4_0, DType::kQ6_K);
+                      "matrices of m.gguf are Q5_K, which is read but not written; name a type");
+  write_mixed_gguf(file, DType::kQ4_0, DType::kQ4_0, DType::kQ3_K);
   EXPECT_PUZZLE_ERROR((void)gguf_weight_types("like-parent", file), ErrorKind::kUsage,
-                      "token embedding of m.gguf are Q6_K");
+                      "token embedding of m.gguf are Q3_K");
 }
 
 TEST(ExportChild, TheParentBesideItIsOfTheChildsTypesAndContent) {

@@ -77,6 +77,39 @@ TEST(SearchProblem, SumsOfCostsAreThoseOfTheWholeModel) {
   }
 }
 
+// Linear sub-blocks are no choice there, and a layer without attention costs a head.
+TEST(SearchProblem, OpenElmOffersWhatItHoldsAtItsCosts) {
+  ProblemCase given;
+  given.spec.qk_norm = given.spec.tie_embeddings = true;
+  const CostSetting setting = given.setting(ExportTarget::kOpenElm);
+  const Problem problem = given.problem({}, setting);
+  ASSERT_EQ(problem.covers.size(), 1U);
+  std::mt19937 random(5);
+  for (const auto& choices : problem.layers) {
+    EXPECT_GT(choices.size(), 3U);
+    for (const Choice& choice : choices) {
+      EXPECT_EQ(choice.name.find("linear"), std::string::npos) << choice.name;
+    }
+  }
+  for (int i = 0; i < 100; ++i) {
+    const Assignment assignment = random_assignment(problem, random);
+    const Architecture layers = chosen_blocks(problem, assignment);
+    const ModelSpec child = with_layers(given.spec, layers);
+    if (refusal(ExportTarget::kOpenElm, child)) {
+      continue;  // no attention, which the cover excludes
+    }
+    const PartCost cost = model_cost(child, ExportTarget::kOpenElm, setting.types);
+    const Evaluation sums = evaluate(problem, assignment);
+    for (std::size_t c = 0; c < problem.cost_names.size(); ++c) {
+      if (problem.cost_names[c] == "weight_bytes") {
+        EXPECT_EQ(sums.costs[c], static_cast<double>(cost.weight_bytes));
+      } else if (problem.cost_names[c] == "kv_bytes_per_token") {
+        EXPECT_EQ(sums.costs[c], static_cast<double>(cost.kv_bytes_per_token));
+      }
+    }
+  }
+}
+
 TEST(SearchProblem, CostsByHand) {
   const ProblemCase given;
   CostSetting setting = given.setting(ExportTarget::kNative, 2);

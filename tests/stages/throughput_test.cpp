@@ -34,7 +34,7 @@ struct ThroughputRun : test::StackServerRun {
   }
   void write(const std::string& name, const ModelWeights& model) {
     files.push_back({name, folder / (name + ".gguf"), std::nullopt, 1});
-    write_deci_gguf(files.back().file, model,
+    write_model_gguf(files.back().file, model,
                     {.name = name,
                      .license = "",
                      .parent_name = "",

@@ -6,10 +6,12 @@
 
 #include <ATen/ATen.h>
 
+#include "puzzle/app/plan_timing.h"
 #include "puzzle/app/plan_work.h"
 #include "puzzle/arch/cost.h"
 #include "puzzle/stages/block_plan.h"
 #include "puzzle/stages/child_trainer.h"
+#include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/search_budgets.h"
 #include "puzzle/stages/search_check.h"
 #include "puzzle/stages/weight_types.h"
@@ -30,20 +32,10 @@ constexpr double kBytesPerToken = 4.0;         // of text
 constexpr double kDiskBytesPerS = 3e8;         // written and flushed
 constexpr double kReadBytesPerS = 2e9;         // of a file just written
 constexpr double kSecondsPerTiming = 1.1;      // of one stack in llama-server, all contexts
-constexpr double kServerStartSeconds = 3.0;    // one file, tokenizer and warm-up included
-constexpr double kWeightBytesPerS = 12e9;      // a generated token in llama.cpp: its weights from
-constexpr double kStepSecondsPerLayer = 4e-4;  // memory, and what starting each layer takes
-constexpr double kQuantisedPrefillRate = 0.4;  // of fp32 matrix products
 constexpr double kSolverSeconds = 5.0;         // child, baselines and sweep
 constexpr double kReportSeconds = 0.01;
 constexpr double kProcessBytes = 6e8;  // libtorch, and what the allocator keeps (device.h)
 constexpr double kSmallestChildFraction = 0.1;
-
-// Calls of a timing that is as noisy as a machine with other users makes it: all rounds it may
-// take.
-double timed_calls(const TimingPolicy& policy) {
-  return static_cast<double>(policy.warmup_calls + policy.samples * policy.max_rounds);
-}
 
 // Of the parent's cost, what a budget leaves at the batch size where it leaves most; 1 where only a
 // measurement can tell.
@@ -211,7 +203,7 @@ class Planner {
     add_compared();
     add_evaluate();
     add_export();
-    add_throughput();
+    add_timed_files();
     add("report", {.seconds = kReportSeconds});
     return std::move(plan_);
   }
@@ -412,7 +404,9 @@ class Planner {
         static_cast<double>(model_cost(parent_, ExportTarget::kNative, types).weight_bytes);
     for (const std::string& format : recipe_.export_child.formats) {
       const double half = recipe_.export_child.hf_dtype == "float32" ? 1.0 : 0.5;
-      disk += format == "gguf" ? plan_.child_fraction * whole : half * child_bytes();
+      disk += format.starts_with("gguf") ? plan_.child_fraction * whole
+              : format == "hf-padded"    ? half * weights_  // as large as the parent
+                                         : half * child_bytes();
     }
     add("export", {.memory_bytes = weights_ + child_bytes(),
                    .disk_bytes = disk,
@@ -420,29 +414,21 @@ class Planner {
   }
 
   // The parent's and the child's file in llama.cpp.
-  void add_throughput() {
-    const auto& formats = recipe_.export_child.formats;
-    if (!recipe_.throughput.enabled ||
-        std::find(formats.begin(), formats.end(), "gguf") == formats.end()) {
+  void add_timed_files() {
+    if (!gguf_format_target(recipe_.export_child.formats)) {
       return;
     }
-    const WeightTypes types =
-        deployed_types(recipe_.export_child.types, recipe_.scenario, recipe_.model);
-    const auto bytes =
-        static_cast<double>(model_cost(parent_, ExportTarget::kNative, types).weight_bytes);
-    const double step_s =
-        bytes / kWeightBytesPerS + kStepSecondsPerLayer * static_cast<double>(parent_.num_layers());
-    const double token_s = layers_work(parent_, recipe_.data.window).flops() /
-                           (kQuantisedPrefillRate * plan_.flops_per_s);
-    const double calls = timed_calls(recipe_.engine.timing);
-    const auto read = static_cast<double>(recipe_.throughput.quality_tokens) +
-                      calls * static_cast<double>(recipe_.scenario.prompt_tokens);
-    const auto generated = static_cast<double>(recipe_.throughput.log_prob_tokens) +
-                           calls * static_cast<double>(recipe_.scenario.generated_tokens);
-    add("throughput",
-        {.tokens = recipe_.throughput.quality_tokens,
-         .memory_bytes = weights_ + bytes,
-         .seconds = 2.0 * (kServerStartSeconds + read * token_s + generated * step_s)});
+    const TimedFilesPlan files(recipe_, parent_, plan_.flops_per_s);
+    if (recipe_.throughput.enabled) {
+      add("throughput", {.tokens = recipe_.throughput.quality_tokens,
+                         .memory_bytes = weights_ + files.file_bytes(),
+                         .seconds = files.throughput_seconds()});
+    }
+    if (recipe_.scenarios.enabled) {
+      add("scenarios", {.tokens = files.scenarios_tokens(),
+                        .memory_bytes = weights_ + 2.0 * files.file_bytes(),
+                        .seconds = files.scenarios_seconds()});
+    }
   }
 
   const Recipe& recipe_;

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "puzzle/app/option_json.h"
+#include "puzzle/stages/hf_export.h"
 
 namespace puzzle {
 namespace {
@@ -21,16 +22,17 @@ bool holds(const std::vector<std::string>& list, const std::string& value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
-void add_measure_effects(const MeasureOptions& measure, std::vector<Effect>& effects) {
-  const std::string& engine = measure.engine;
-  const bool runs = engine == "native" || engine == "llama-server";
+void add_measure_effects(const Recipe& recipe, std::vector<Effect>& effects) {
+  const std::string& engine = recipe.measure.engine;
+  const bool predicts = recipe.scenarios.enabled && recipe.scenarios.predict;
+  const bool runs = engine == "native" || engine == "llama-server" || predicts;
   const std::string is = "measure.engine is " + engine;
   effects.insert(effects.end(),
                  {{"measure.table", engine == "table", is},
                   {"measure.hardware.", engine == "roofline", is},
                   {"measure.types", engine == "llama-server" || engine == "roofline", is},
                   {"measure.contexts", engine != "table", is},
-                  {"measure.steps", engine == "llama-server", is},
+                  {"measure.steps", engine == "llama-server" || predicts, is},
                   {"measure.stack_layers", runs, is}});
 }
 
@@ -50,8 +52,12 @@ void add_search_effects(const Recipe& recipe, std::vector<Effect>& effects) {
 }
 
 void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
-  const bool gguf = holds(recipe.export_child.formats, "gguf");
-  const bool hf = holds(recipe.export_child.formats, "hf");
+  const bool gguf = holds(recipe.export_child.formats, "gguf") ||
+                    holds(recipe.export_child.formats, "gguf-openelm");
+  const auto& formats = recipe.export_child.formats;
+  const bool hf = std::any_of(formats.begin(), formats.end(), [](const std::string& format) {
+    return find_hf_format(format) != nullptr;
+  });
   const std::string no_gguf = "export_child.formats holds no gguf";
   const std::string why = gguf ? "throughput.enabled is false" : no_gguf;
   const bool timed = gguf && recipe.throughput.enabled;
@@ -59,11 +65,19 @@ void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
                                  {"export_child.hf_dtype", hf, "export_child.formats holds no hf"},
                                  {"throughput.quality_tokens", timed, why},
                                  {"throughput.log_prob_tokens", timed, why}});
+  const ScenarioTableOptions& table = recipe.scenarios;
+  const std::string no_table = gguf ? "scenarios.enabled is false" : no_gguf;
+  for (const char* name : {"scenarios.lengths", "scenarios.batch", "scenarios.predict"}) {
+    effects.push_back({name, gguf && table.enabled, no_table});
+  }
+  effects.push_back({"scenarios.enabled", gguf, no_gguf});
   const std::string& engine = recipe.measure.engine;
+  const bool runs_files = timed || (gguf && table.enabled);
   const std::string neither = why + ", and measure.engine is " + engine;
-  effects.insert(effects.end(),
-                 {{"llama_server.", timed || engine == "llama-server", neither},
-                  {"timing.", timed || engine == "llama-server" || engine == "native", neither}});
+  effects.insert(
+      effects.end(),
+      {{"llama_server.", runs_files || engine == "llama-server", neither},
+       {"timing.", runs_files || engine == "llama-server" || engine == "native", neither}});
 }
 
 std::vector<Effect> all_effects(const Recipe& recipe) {
@@ -87,6 +101,8 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
       {"search.max_shared_fraction", recipe.search.solutions > 1 || recipe.search.validate > 1,
        "search.solutions is 1"},
       {"evaluate.sets.", questions, "evaluate names no set of questions"},
+      {"evaluate.long_text.", !evaluate.long_text.lengths.empty(),
+       "evaluate.long_text.lengths is empty"},
       {"score.num_tokens", scores_text, "score.method is downstream"},
       {"score.batch_windows", scores_text, "score.method is downstream"},
       {"score.hidden_mib", scores_text && scoring != "gradient", "score.method is " + scoring},
@@ -97,12 +113,10 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
       {"score.exact_share", scoring == "hybrid", "score.method is " + scoring},
       {"score.sets.", !scores_text, "score.method is " + scoring}};
   add_search_effects(recipe, effects);
-  add_measure_effects(recipe.measure, effects);
+  add_measure_effects(recipe, effects);
   add_export_effects(recipe, effects);
   return effects;
 }
-      {"evaluate.long_text.", !evaluate.long_text.lengths.empty(),
-       "evaluate.long_text.lengths is empty"},
 
 }  // namespace
 

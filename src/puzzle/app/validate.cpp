@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "puzzle/app/pipeline.h"
@@ -11,6 +12,7 @@
 #include "puzzle/base/strings.h"
 #include "puzzle/engine/llama_server.h"
 #include "puzzle/stages/gguf_export.h"
+#include "puzzle/stages/hf_export.h"
 #include "puzzle/stages/search_check.h"
 #include "puzzle/stages/weight_types.h"
 #include "puzzle/text/corpus.h"
@@ -22,7 +24,10 @@ bool is_in(const std::vector<std::string>& list, const std::string& value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
-bool exports_gguf(const Recipe& recipe) { return is_in(recipe.export_child.formats, "gguf"); }
+bool exports_gguf(const Recipe& recipe) {
+  const std::vector<std::string>& formats = recipe.export_child.formats;
+  return is_in(formats, "gguf") || is_in(formats, "gguf-openelm");
+}
 
 class Validator {
  public:
@@ -32,6 +37,7 @@ class Validator {
     attempt([&] { space_ = make_search_space(recipe_.search_space, parent_); });
     check_data();
     check_scenario();
+    check_scenario_table();
     check_layers("init_library.layers", recipe_.init_library.layers);
     if (space_) {
       attempt([&] { check_score(recipe_.score, parent_, *space_); });
@@ -115,6 +121,31 @@ class Validator {
     }
   }
 
+  void check_scenario_table() {
+    const ScenarioTableOptions& table = recipe_.scenarios;
+    attempt([&] {
+      if (table.enabled && table.longest() > parent_.context_length) {
+        add(
+            fmt::format("scenarios.lengths: {} tokens of prompt and answer, the parent's context "
+                        "{}{}; name shorter ones",
+                        table.longest(), parent_.context_length, context_limit()));
+      }
+    });
+    if (table.enabled && (table.lengths.empty() || table.batch.empty())) {
+      add("scenarios: lengths and batch need at least one value each");
+    }
+    if (table.enabled && recipe_.scenario.cache_type == "fp8") {
+      add("scenario.cache_type: fp8, which llama.cpp does not have; use q8_0 for scenarios");
+    }
+    if (const auto reason = refusal(ExportTarget::kDeci, parent_);
+        reason && table.enabled && table.predict && exports_gguf(recipe_)) {
+      add(
+          fmt::format("scenarios.predict times sub-blocks in llama-server, whose files cannot hold "
+                      "the parent's: {}; set it to false",
+                      *reason));
+    }
+  }
+
   void check_questions(const char* option, const std::vector<std::string>& pairs,
                        const std::vector<std::string>& choices,
                        const std::vector<std::string>& last_words, std::int64_t max_tokens) {
@@ -174,8 +205,9 @@ class Validator {
           "search.depth=one-shot), and data.validation_tokens is 0");
     }
     if (const auto reason = refusal(parse_export_target(search.target), parent_)) {
-      add(fmt::format("search.target {} cannot hold the parent: {}; use native or nemotron-nas",
-                      search.target, *reason));
+      const bool openelm_holds_it = !refusal(ExportTarget::kOpenElm, parent_);
+      add(fmt::format("search.target {} cannot hold the parent: {}; use {}native or nemotron-nas",
+                      search.target, *reason, openelm_holds_it ? "openelm, " : ""));
     }
     check_types();
   }
@@ -204,21 +236,62 @@ class Validator {
     }
   }
 
-  void check_export() {
-    if (!exports_gguf(recipe_)) {
+  // A block that the file could not hold would be found out when everything else is done.
+  void check_format(const std::string& format, ExportTarget target) {
+    if (const auto reason = refusal(target, parent_)) {
+      add(fmt::format("export_child.formats holds {}, which cannot hold the parent: {}; use hf",
+                      format, *reason));
       return;
     }
-    if (recipe_.search.target != "deci") {
-      add(
-          fmt::format("export_child.formats holds gguf, but search.target is {}, whose children a "
-                      "GGUF may not hold and whose costs are not the file's; use deci",
-                      recipe_.search.target));
+    std::set<std::string> named;
+    const auto check_variant = [&](const char* option, const std::string& name,
+                                   const BlockSpec& block) {
+      const auto reason = refusal(target, parent_, block);
+      if (reason && named.insert(fmt::format("{} {}", option, name)).second) {
+        add(
+            fmt::format("export_child.formats holds {}, which cannot hold {} of search_space.{}: "
+                        "{}; leave one of them out",
+                        format, name, option, *reason));
+      }
+    };
+    for (std::size_t i = 0; space_ && i < space_->layers.size(); ++i) {
+      const BlockSpec& own = parent_.layers[i];
+      for (const AttentionSpec& attention : space_->layers[i].attention) {
+        check_variant("attention", attention.name(), {attention, own.ffn});
+      }
+      for (const FfnSpec& ffn : space_->layers[i].ffn) {
+        check_variant("ffn", ffn.name(), {own.attention, ffn});
+      }
     }
-    if (const auto reason = refusal(ExportTarget::kDeci, parent_)) {
+  }
+
+  void check_export() {
+    for (const HfFormat& format : hf_formats()) {
+      if (is_in(recipe_.export_child.formats, std::string(format.name))) {
+        check_format(std::string(format.name), format.target);
+      }
+    }
+    std::optional<ExportTarget> target;
+    attempt([&] { target = gguf_format_target(recipe_.export_child.formats); });
+    if (target) {
+      check_gguf(*target);
+    }
+  }
+
+  void check_gguf(ExportTarget target) {
+    const char* format = target == ExportTarget::kDeci ? "gguf" : "gguf-openelm";
+    if (recipe_.search.target != export_target_name(target)) {
       add(
-          fmt::format("export_child.formats holds gguf, which cannot hold the parent: {}; use hf "
-                      "with search.target nemotron-nas",
-                      *reason));
+          fmt::format("export_child.formats holds {}, but search.target is {}, whose children a "
+                      "GGUF may not hold and whose costs are not the file's; use {}",
+                      format, recipe_.search.target, export_target_name(target)));
+    }
+    if (const auto reason = refusal(target, parent_)) {
+      const bool openelm_holds_it = !refusal(ExportTarget::kOpenElm, parent_);
+      add(fmt::format(
+          "export_child.formats holds {}, which cannot hold the parent: {}; use {}hf "
+          "with search.target nemotron-nas",
+          format, *reason, openelm_holds_it ? "gguf-openelm with search.target openelm, or " : ""));
     }
   }
 
@@ -234,6 +307,18 @@ class Validator {
     }
     check_questions("evaluate.sets.max_tokens", evaluate.minimal_pairs, evaluate.multiple_choice,
                     evaluate.last_word, evaluate.sets.max_tokens);
+    for (const std::int64_t length : evaluate.long_text.lengths) {
+      if (length > parent_.context_length) {
+        add(fmt::format("evaluate.long_text.lengths holds {}, the parent's context {}{}", length,
+                        parent_.context_length, context_limit()));
+      }
+    }
+    if (!evaluate.long_text.lengths.empty() && evaluate.long_text.tasks.empty()) {
+      add("evaluate.long_text.tasks is empty; name at least one task");
+    }
+    if (!evaluate.long_text.haystack.empty()) {
+      check_path("evaluate.long_text.haystack", evaluate.long_text.haystack);
+    }
     attempt([&] { check_evaluate_options(evaluate); });
   }
 
@@ -269,18 +354,9 @@ void check_programs(const Recipe& recipe, const std::string& last) {
     check_server(recipe.engine.llama_server,
                  "throughput (--set throughput.enabled=false leaves it out)");
   }
+  if (recipe.scenarios.enabled && exports_gguf(recipe) && runs("scenarios")) {
+    check_server(recipe.engine.llama_server, "scenarios");
+  }
 }
 
 }  // namespace puzzle
-    for (const std::int64_t length : evaluate.long_text.lengths) {
-      if (length > parent_.context_length) {
-        add(fmt::format("evaluate.long_text.lengths holds {}, the parent's context {}{}", length,
-                        parent_.context_length, context_limit()));
-      }
-    }
-    if (!evaluate.long_text.lengths.empty() && evaluate.long_text.tasks.empty()) {
-      add("evaluate.long_text.tasks is empty; name at least one task");
-    }
-    if (!evaluate.long_text.haystack.empty()) {
-      check_path("evaluate.long_text.haystack", evaluate.long_text.haystack);
-    }

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "puzzle/arch/padded_model.h"
 #include "puzzle/base/error.h"
 
 namespace puzzle {
@@ -60,6 +61,32 @@ std::int64_t kv_bytes_per_token(const ModelSpec& spec, std::int64_t kv_heads, DT
   }
   const auto elements = static_cast<std::uint64_t>(2 * kv_heads * spec.head_dim);
   return static_cast<std::int64_t>(byte_size(dtype, elements, "KV cache"));
+}
+
+PartCost gqa_cost(const ModelSpec& spec, std::int64_t heads, std::int64_t kv_heads,
+                  const WeightTypes& types) {
+  const std::int64_t q_rows = heads * spec.head_dim;
+  const std::int64_t kv_rows = kv_heads * spec.head_dim;
+  PartSum sum{types, {}};
+  sum.vector(spec.hidden_size);  // norm
+  sum.matrix(q_rows, spec.hidden_size);
+  sum.matrix(kv_rows, spec.hidden_size);
+  sum.matrix(kv_rows, spec.hidden_size);
+  sum.matrix(spec.hidden_size, q_rows);
+  if (spec.attention_bias) {
+    sum.vector(q_rows);
+    sum.vector(kv_rows);
+    sum.vector(kv_rows);
+  }
+  if (spec.attention_output_bias) {
+    sum.vector(spec.hidden_size);
+  }
+  if (spec.qk_norm) {
+    sum.vector(spec.head_dim);
+    sum.vector(spec.head_dim);
+  }
+  sum.cost.kv_bytes_per_token = kv_bytes_per_token(spec, kv_heads, types.kv);
+  return sum.cost;
 }
 
 // Limits under which no sum of model_flops leaves 128 bits.
@@ -128,7 +155,15 @@ WideInt wide_head_flops(const ModelSpec& spec, const FlopsQuery& query) {
 }  // namespace
 
 DType stored_dtype(DType wanted, std::int64_t row_length) {
-  return row_length % dtype_info(wanted).block_elements == 0 ? wanted : DType::kF16;
+  const auto fills = [row_length](DType dtype) {
+    return row_length % dtype_info(dtype).block_elements == 0;
+  };
+  if (wanted == DType::kQ4_K && !fills(wanted)) {
+    wanted = DType::kQ5_0;
+  } else if (wanted == DType::kQ6_K && !fills(wanted)) {
+    wanted = DType::kQ8_0;
+  }
+  return fills(wanted) ? wanted : DType::kF16;
 }
 
 PartCost& PartCost::operator+=(const PartCost& other) {
@@ -140,34 +175,15 @@ PartCost& PartCost::operator+=(const PartCost& other) {
 
 PartCost attention_cost(const ModelSpec& spec, const AttentionSpec& attention,
                         const WeightTypes& types) {
-  if (attention.kind == AttentionKind::kNone) {
-    return {};
+  switch (attention.kind) {
+    case AttentionKind::kNone:
+      return {};
+    case AttentionKind::kLinear:
+      return linear_cost(spec, types);
+    case AttentionKind::kGqa:
+      return gqa_cost(spec, spec.num_heads, attention.kv_heads, types);
   }
-  if (attention.kind == AttentionKind::kLinear) {
-    return linear_cost(spec, types);
-  }
-  const std::int64_t q_rows = spec.num_heads * spec.head_dim;
-  const std::int64_t kv_rows = attention.kv_heads * spec.head_dim;
-  PartSum sum{types, {}};
-  sum.vector(spec.hidden_size);  // norm
-  sum.matrix(q_rows, spec.hidden_size);
-  sum.matrix(kv_rows, spec.hidden_size);
-  sum.matrix(kv_rows, spec.hidden_size);
-  sum.matrix(spec.hidden_size, q_rows);
-  if (spec.attention_bias) {
-    sum.vector(q_rows);
-    sum.vector(kv_rows);
-    sum.vector(kv_rows);
-  }
-  if (spec.attention_output_bias) {
-    sum.vector(spec.hidden_size);
-  }
-  if (spec.qk_norm) {
-    sum.vector(spec.head_dim);
-    sum.vector(spec.head_dim);
-  }
-  sum.cost.kv_bytes_per_token = kv_bytes_per_token(spec, attention.kv_heads, types.kv);
-  return sum.cost;
+  return {};
 }
 
 PartCost ffn_cost(const ModelSpec& spec, const FfnSpec& ffn, const WeightTypes& types) {
@@ -184,7 +200,13 @@ PartCost ffn_cost(const ModelSpec& spec, const FfnSpec& ffn, const WeightTypes& 
 
 PartCost lowered_attention_cost(const ModelSpec& spec, const LoweredBlock& lowered,
                                 const WeightTypes& types) {
-  return lowered.dropped ? PartCost{} : attention_cost(spec, lowered.attention, types);
+  if (lowered.dropped) {
+    return {};
+  }
+  if (lowered.one_zero_head) {
+    return gqa_cost(spec, 1, 1, types);
+  }
+  return attention_cost(spec, lowered.attention, types);
 }
 
 PartCost lowered_ffn_cost(const ModelSpec& spec, const LoweredBlock& lowered,
@@ -203,6 +225,10 @@ PartCost lowered_ffn_cost(const ModelSpec& spec, const LoweredBlock& lowered,
 
 PartCost block_cost(const ModelSpec& spec, std::int64_t layer, const BlockSpec& block,
                     ExportTarget target, const WeightTypes& types) {
+  if (target == ExportTarget::kPadded) {
+    fail(ErrorKind::kUsage,
+         "cost of a block in a padded model: its size is that of all layers together");
+  }
   const LoweredBlock lowered = lower_block(target, spec, layer, block);
   PartCost cost = lowered_attention_cost(spec, lowered, types);
   cost += lowered_ffn_cost(spec, lowered, types);
@@ -224,6 +250,9 @@ PartCost fixed_cost(const ModelSpec& spec, const WeightTypes& types, ExportTarge
 }
 
 PartCost model_cost(const ModelSpec& spec, ExportTarget target, const WeightTypes& types) {
+  if (target == ExportTarget::kPadded) {
+    return model_cost(padded_spec(spec), ExportTarget::kNative, types);
+  }
   PartCost cost = fixed_cost(spec, types, target);
   for (const LoweredBlock& lowered : lower_model(target, spec)) {
     cost += lowered_attention_cost(spec, lowered, types);

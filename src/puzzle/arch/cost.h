@@ -19,9 +19,10 @@ struct WeightTypes {
   DType kv = DType::kF16;         // KV cache
 };
 
-// The type a matrix with rows of this many elements is stored in: `wanted`, or F16 where the row
-// does not fill whole blocks of it (e.g. ffn_down of width 1000 in Q4_1). Exporters ask the same
-// function.
+// The type a matrix with rows of this many elements is stored in: `wanted`, or another where the
+// row does not fill whole blocks of it: as in llama.cpp's own quantiser Q5_0 in place of Q4_K and
+// Q8_0 in place of Q6_K (rows of 576), and F16 where that does not fit either (ffn_down of width
+// 1000). Exporters ask the same function.
 [[nodiscard]] DType stored_dtype(DType wanted, std::int64_t row_length);
 
 struct PartCost {
@@ -45,7 +46,9 @@ struct PartCost {
 [[nodiscard]] PartCost lowered_ffn_cost(const ModelSpec& spec, const LoweredBlock& lowered,
                                         const WeightTypes& types);
 // A block as the export target stores it (lowering.h). `layer` counts the layers kept before it: in
-// deci the first one kept pays D² for missing attention, a linear FFN costs 3 D² + D.
+// deci the first one kept pays D² for missing attention, a linear FFN costs 3 D² + D; in openelm
+// each missing attention costs one head and its KV cache. Throws Error(kUsage) for padded, where a
+// block has no cost of its own.
 [[nodiscard]] PartCost block_cost(const ModelSpec& spec, std::int64_t layer, const BlockSpec& block,
                                   ExportTarget target, const WeightTypes& types);
 // Embedding, final norm, head (once where tied); in deci also the bytes of rope_freqs.weight, which

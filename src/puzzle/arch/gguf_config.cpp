@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "puzzle/arch/gguf_foreign.h"
 #include "puzzle/arch/gguf_lowered.h"
 #include "puzzle/base/error.h"
 
@@ -20,24 +21,8 @@ namespace puzzle {
 namespace {
 
 // Mistral is written as llama.
-constexpr std::array<std::string_view, 4> kArchitectures = {"llama", "deci", "qwen2", "qwen3"};
-
-struct NeutralKey {
-  const char* key;
-  double neutral;
-};
-// Keys (below the architecture's name) that change the function computed unless they hold this.
-constexpr std::array kNeutralKeys = {
-    NeutralKey{"expert_count", 0.0},
-    NeutralKey{"attention.clamp_kqv", 0.0},
-    NeutralKey{"attention.scale", 0.0},
-    NeutralKey{"logit_scale", 0.0},
-    NeutralKey{"residual_scale", 0.0},
-    NeutralKey{"embedding_scale", 0.0},
-    NeutralKey{"attn_logit_softcapping", 0.0},
-    NeutralKey{"final_logit_softcapping", 0.0},
-    NeutralKey{"rope.scaling.yarn_log_multiplier", 0.0},
-};
+constexpr std::array<std::string_view, 5> kArchitectures = {"llama", "deci", "openelm", "qwen2",
+                                                            "qwen3"};
 
 class ConfigReader {
  public:
@@ -50,13 +35,13 @@ class ConfigReader {
   [[nodiscard]] std::string key(std::string_view name) const {
     return fmt::format("{}.{}", architecture_, name);
   }
+  [[nodiscard]] bool is_openelm() const { return architecture_ == "openelm"; }
   [[nodiscard]] bool has(std::string_view name) const { return file_.has(key(name)); }
   [[nodiscard]] double real(std::string_view name, double fallback) const;
   [[nodiscard]] bool has_tensor(std::int64_t layer, std::string_view part) const {
     return file_.find_tensor(fmt::format("blk.{}.{}", layer, part)) != nullptr;
   }
 
-  void refuse_foreign_keys() const;
   void refuse_foreign_tensors(const ModelSpec& spec) const;
   void add_tensor_names(const ModelSpec& spec, std::int64_t layer,
                         std::set<std::string, std::less<>>& names) const;
@@ -93,15 +78,6 @@ double ConfigReader::real(std::string_view name, double fallback) const {
   return decimal;
 }
 
-void ConfigReader::refuse_foreign_keys() const {
-  for (const NeutralKey& entry : kNeutralKeys) {
-    if (const double value = real(entry.key, entry.neutral); value != entry.neutral) {
-      fail(ErrorKind::kFormat, "{}: the key {} is {}, which is not supported; expected {}", place_,
-           key(entry.key), value, entry.neutral);
-    }
-  }
-}
-
 void ConfigReader::read_sizes(ModelSpec& spec) const {
   spec.name = file_.string_value("general.name", file_.path().stem().string());
   spec.hidden_size = file_.int_value(key("embedding_length"));
@@ -124,7 +100,7 @@ void ConfigReader::read_vocabulary(ModelSpec& spec) const {
     fail(ErrorKind::kFormat, "{}: {} is {}, but token_embd.weight has {} rows", place_,
          key("vocab_size"), spec.vocab_size, embedding.shape[0]);
   }
-  spec.tie_embeddings = file_.find_tensor("output.weight") == nullptr;
+  spec.tie_embeddings = is_openelm() || file_.find_tensor("output.weight") == nullptr;
   spec.bos_token = file_.int_value("tokenizer.ggml.bos_token_id", -1);
   for (const char* name : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
     const std::int64_t token = file_.int_value(name, -1);
@@ -158,14 +134,25 @@ void ConfigReader::read_layers(ModelSpec& spec) const {
       fail(ErrorKind::kFormat, "{}: layer {} has {} heads, {} KV heads and FFN width {}", place_, i,
            heads_[i], kv_heads_[i], widths_[i]);
     }
-    const bool has_all = heads_[i] == spec.num_heads && kv_heads_[i] > 0 && widths_[i] > 0;
+    const auto layer = static_cast<std::int64_t>(i);
+    const BlockSpec written = written_block(layer);
+    spec.layers.push_back(written);
+    if (is_deci || is_openelm()) {
+      spec.layers.back() = undo_lowering(parse_export_target(architecture_), file_, layer,
+                                         spec.hidden_size, written);
+    }
+    // In openelm the heads of an attention that is none are no part of the model.
+    const bool has_own_heads =
+        is_openelm() && spec.layers.back().attention == AttentionSpec::none();
+    const bool has_all =
+        (has_own_heads || heads_[i] == spec.num_heads) && kv_heads_[i] > 0 && widths_[i] > 0;
     if (!is_deci && !has_all) {
       fail(ErrorKind::kFormat,
            "{}: layer {} has {} heads, {} KV heads and FFN width {}, but architecture {} has all "
            "parts in every layer",
            place_, i, heads_[i], kv_heads_[i], widths_[i], architecture_);
     }
-    if (heads_[i] != 0 && heads_[i] != spec.num_heads) {
+    if (heads_[i] != 0 && heads_[i] != spec.num_heads && !has_own_heads) {
       fail(ErrorKind::kFormat, "{}: layer {} has {} heads and others {}; expected one number",
            place_, i, heads_[i], spec.num_heads);
     }
@@ -173,10 +160,6 @@ void ConfigReader::read_layers(ModelSpec& spec) const {
       fail(ErrorKind::kFormat, "{}: layer {} has {} KV heads but no heads", place_, i,
            kv_heads_[i]);
     }
-    const auto layer = static_cast<std::int64_t>(i);
-    const BlockSpec written = written_block(layer);
-    spec.layers.push_back(is_deci ? undo_lowering(file_, layer, spec.hidden_size, written)
-                                  : written);
   }
 }
 
@@ -280,11 +263,11 @@ void ConfigReader::read_optional_tensors(ModelSpec& spec) const {
   spec.attention_output_bias = read_tensor_set(spec, {"attn_output.bias"}, is_gqa);
   spec.mlp_bias =
       read_tensor_set(spec, {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"}, is_swiglu);
-  if (architecture_ == "qwen3") {  // in the others such tensors are foreign
+  if (architecture_ == "qwen3" || is_openelm()) {  // in the others such tensors are foreign
     spec.qk_norm = read_tensor_set(spec, {"attn_q_norm.weight", "attn_k_norm.weight"}, is_gqa);
     if (!spec.qk_norm) {
-      fail(ErrorKind::kFormat, "{}: architecture qwen3 without attn_q_norm.weight in any layer",
-           place_);
+      fail(ErrorKind::kFormat, "{}: architecture {} without attn_q_norm.weight in any layer",
+           place_, architecture_);
     }
   }
 }
@@ -311,7 +294,12 @@ void ConfigReader::add_tensor_names(const ModelSpec& spec, std::int64_t layer,
   };
   const BlockSpec written = written_block(layer);
   if (written.attention.kind == AttentionKind::kGqa) {
-    add({"attn_norm", "attn_q", "attn_k", "attn_v", "attn_output"}, "weight");
+    add({"attn_norm", "attn_output"}, "weight");
+    if (is_openelm()) {
+      add({"attn_qkv"}, "weight");
+    } else {
+      add({"attn_q", "attn_k", "attn_v"}, "weight");
+    }
     if (spec.attention_bias) {
       add({"attn_q", "attn_k", "attn_v"}, "bias");
     }
@@ -337,8 +325,10 @@ void ConfigReader::add_tensor_names(const ModelSpec& spec, std::int64_t layer,
 
 // A tensor that no part of the model reads would change what the file's own engine computes.
 void ConfigReader::refuse_foreign_tensors(const ModelSpec& spec) const {
-  std::set<std::string, std::less<>> names = {"token_embd.weight", "output_norm.weight",
-                                              "output.weight", "rope_freqs.weight"};
+  std::set<std::string, std::less<>> names = {"token_embd.weight", "output_norm.weight"};
+  if (!is_openelm()) {
+    names.insert({"output.weight", "rope_freqs.weight"});
+  }
   for (std::int64_t i = 0; i < spec.num_layers(); ++i) {
     add_tensor_names(spec, i, names);
   }
@@ -353,7 +343,7 @@ void ConfigReader::refuse_foreign_tensors(const ModelSpec& spec) const {
 
 ModelSpec ConfigReader::read() {
   ModelSpec spec;
-  refuse_foreign_keys();
+  refuse_foreign_gguf_keys(file_, architecture_);
   read_sizes(spec);
   read_vocabulary(spec);
   const std::int64_t num_layers = file_.int_value(key("block_count"));
@@ -386,6 +376,10 @@ ModelSpec read_gguf_config(const GgufFile& file) {
          file.path().string(), architecture, fmt::join(kArchitectures, ", "));
   }
   return ConfigReader(file, architecture).read();
+}
+
+bool has_fused_attention(const GgufFile& file) {
+  return file.string_value("general.architecture") == "openelm";
 }
 
 bool has_interleaved_rotary_rows(const GgufFile& file) {

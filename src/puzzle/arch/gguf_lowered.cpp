@@ -89,12 +89,14 @@ bool is_linear_ffn(const LoweredReader& reader) {
 
 }  // namespace
 
-BlockSpec undo_lowering(const GgufFile& file, std::int64_t layer, std::int64_t hidden_size,
-                        const BlockSpec& written) {
+BlockSpec undo_lowering(ExportTarget target, const GgufFile& file, std::int64_t layer,
+                        std::int64_t hidden_size, const BlockSpec& written) {
   const LoweredReader reader{file, layer};
   BlockSpec block = written;
-  if (layer == 0 && written.attention.kind == AttentionKind::kLinear &&
-      is_zero_tensor(reader.find("attn_output.weight"))) {
+  const bool may_be_none = target == ExportTarget::kOpenElm
+                               ? written.attention == AttentionSpec::gqa(1)
+                               : layer == 0 && written.attention.kind == AttentionKind::kLinear;
+  if (may_be_none && is_zero_tensor(reader.find("attn_output.weight"))) {
     block.attention = AttentionSpec::none();
   }
   if (written.ffn == FfnSpec::swiglu(kZeroFfnWidth) && !reader.has_ffn_bias() &&

@@ -4,13 +4,15 @@
 
 #include <fmt/format.h>
 
+#include "puzzle/arch/hf_family.h"
+#include "puzzle/arch/padded_model.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/strings.h"
 
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kDeciMaxLayers = 512;     // llama.cpp's fixed per-layer arrays
+constexpr std::int64_t kGgufMaxLayers = 512;     // llama.cpp's fixed per-layer arrays
 constexpr std::int64_t kNasWidthMultiple = 256;  // ffn_mult rounds up to it
 
 bool is_empty_block(const BlockSpec& block) {
@@ -42,7 +44,24 @@ LoweredBlock lower_for_deci(const ModelSpec& spec, std::int64_t layer, const Blo
   return lowered;
 }
 
-std::optional<std::string> deci_rope_refusal(const RopeSpec& rope) {
+LoweredBlock lower_for_openelm(const BlockSpec& block) {
+  LoweredBlock lowered{block.attention, block.ffn};
+  if (is_empty_block(block)) {
+    lowered.dropped = true;
+    return lowered;
+  }
+  if (block.attention.kind == AttentionKind::kNone) {
+    lowered.attention = AttentionSpec::gqa(1);
+    lowered.zero_attention = lowered.one_zero_head = true;
+  }
+  if (block.ffn.kind == FfnKind::kNone) {
+    lowered.ffn = FfnSpec::swiglu(kZeroFfnWidth);
+    lowered.zero_ffn = true;
+  }
+  return lowered;
+}
+
+std::optional<std::string> llama_cpp_rope_refusal(const RopeSpec& rope) {
   if (rope.kind != RopeKind::kYarn) {
     return std::nullopt;
   }
@@ -57,10 +76,8 @@ std::optional<std::string> deci_rope_refusal(const RopeSpec& rope) {
   return std::nullopt;
 }
 
-std::optional<std::string> deci_refusal(const ModelSpec& spec) {
-  if (spec.qk_norm) {
-    return "q and k have norms (Qwen3): llama.cpp's deci would not load them";
-  }
+// What both of llama.cpp's architectures need.
+std::optional<std::string> llama_cpp_refusal(const ModelSpec& spec) {
   if (!any_block(spec, [](const BlockSpec& block) {
         return block.attention.kind == AttentionKind::kGqa;
       })) {
@@ -68,10 +85,64 @@ std::optional<std::string> deci_refusal(const ModelSpec& spec) {
   }
   const auto kept = std::count_if(spec.layers.begin(), spec.layers.end(),
                                   [](const BlockSpec& block) { return !is_empty_block(block); });
-  if (kept > kDeciMaxLayers) {
-    return fmt::format("{} layers: llama.cpp holds at most {}", kept, kDeciMaxLayers);
+  if (kept > kGgufMaxLayers) {
+    return fmt::format("{} layers: llama.cpp holds at most {}", kept, kGgufMaxLayers);
   }
-  return deci_rope_refusal(spec.rope);
+  return llama_cpp_rope_refusal(spec.rope);
+}
+
+std::optional<std::string> openelm_refusal(const ModelSpec& spec) {
+  if (!spec.qk_norm) {
+    return "q and k have no norms, which openelm has in every layer; deci holds such models";
+  }
+  if (!spec.tie_embeddings) {
+    return "the head is a matrix of its own, and openelm's is the embedding";
+  }
+  if (spec.attention_bias || spec.attention_output_bias || spec.mlp_bias) {
+    return "it has biases, which openelm would not load";
+  }
+  if (spec.rope.kind == RopeKind::kLlama3) {
+    return "its rotary frequencies are scaled as llama3's are, which openelm does not read";
+  }
+  return llama_cpp_refusal(spec);
+}
+
+std::optional<std::string> deci_refusal(const ModelSpec& spec) {
+  if (spec.qk_norm) {
+    return "q and k have norms (Qwen3): llama.cpp's deci would not load them";
+  }
+  return llama_cpp_refusal(spec);
+}
+
+bool is_linear(const BlockSpec& block) {
+  return block.attention.kind == AttentionKind::kLinear || block.ffn.kind == FfnKind::kLinear;
+}
+
+std::optional<std::string> linear_refusal(ExportTarget target, const ModelSpec& spec,
+                                          const BlockSpec& block) {
+  if (target == ExportTarget::kOpenElm && is_linear(block)) {
+    return "a linear sub-block, which openelm has no form for";
+  }
+  if (target == ExportTarget::kAnyModel && is_linear(block)) {
+    return "a linear sub-block, which no reader of block_configs has";
+  }
+  if (target == ExportTarget::kPadded && spec.qk_norm && is_linear(block)) {
+    return "a linear sub-block needs a bias in the FFN, and with norms of q and k (Qwen3) there is "
+           "none";
+  }
+  return std::nullopt;
+}
+
+// Of targets that transformers' own classes read.
+std::optional<std::string> plain_refusal(const ModelSpec& spec) {
+  if (spec.rope.kind == RopeKind::kLlama3 && spec.rope.original_context == 0) {
+    return "rotary frequencies that no llama3 settings give, as the file's rope_freqs.weight holds "
+           "them";
+  }
+  if (find_plain_family(spec, "") == nullptr) {
+    return "no class of transformers has these biases and norms of q and k together";
+  }
+  return std::nullopt;
 }
 
 std::vector<std::string> nemotron_nas_notes(const ModelSpec& spec) {
@@ -117,14 +188,22 @@ std::vector<std::string> nemotron_nas_notes(const ModelSpec& spec) {
 
 }  // namespace
 
+const std::vector<ExportTarget>& all_export_targets() {
+  static const std::vector<ExportTarget> kTargets = {
+      ExportTarget::kNative,      ExportTarget::kDeci,   ExportTarget::kOpenElm,
+      ExportTarget::kNemotronNas, ExportTarget::kPadded, ExportTarget::kAnyModel};
+  return kTargets;
+}
+
 ExportTarget parse_export_target(std::string_view name) {
-  for (const ExportTarget target :
-       {ExportTarget::kNative, ExportTarget::kDeci, ExportTarget::kNemotronNas}) {
+  std::vector<std::string> known;
+  for (const ExportTarget target : all_export_targets()) {
     if (name == export_target_name(target)) {
       return target;
     }
+    known.emplace_back(export_target_name(target));
   }
-  fail(ErrorKind::kUsage, "export target '{}': expected native, deci or nemotron-nas", name);
+  fail(ErrorKind::kUsage, "export target '{}': expected one of {}", name, join(known, ", "));
 }
 
 std::string_view export_target_name(ExportTarget target) {
@@ -133,20 +212,34 @@ std::string_view export_target_name(ExportTarget target) {
       return "native";
     case ExportTarget::kDeci:
       return "deci";
+    case ExportTarget::kOpenElm:
+      return "openelm";
     case ExportTarget::kNemotronNas:
       return "nemotron-nas";
+    case ExportTarget::kPadded:
+      return "padded";
+    case ExportTarget::kAnyModel:
+      return "anymodel";
   }
   return "native";
 }
 
+bool is_gguf_target(ExportTarget target) {
+  return target == ExportTarget::kDeci || target == ExportTarget::kOpenElm;
+}
+
 LinearFfnForm linear_ffn_form(DType matrix) {
   // A Q8_0 block with one non-zero element x has scale |x| / 127 in F16, a Q4_1 block x / 15; the
-  // scale is a power of two, hence exact, for these c. Q4_0 divides by 8 and holds 1/32 itself.
+  // scale is a power of two, hence exact, for these c; a Q4_K group x / 15 / 63. Q4_0, Q5_0 and
+  // Q6_K divide by powers of two and hold 1/32 itself.
   if (matrix == DType::kQ8_0) {
     return {4096.0F / 127.0F, 127.0F / 4096.0F};
   }
   if (matrix == DType::kQ4_1) {
     return {512.0F / 15.0F, 15.0F / 512.0F};
+  }
+  if (matrix == DType::kQ4_K) {
+    return {32768.0F / 945.0F, 945.0F / 32768.0F};
   }
   return {32.0F, 1.0F / 32.0F};
 }
@@ -156,8 +249,16 @@ LoweredBlock lower_block(ExportTarget target, const ModelSpec& spec, std::int64_
   if (const auto reason = refusal(target, spec, block)) {
     fail(ErrorKind::kUsage, "{}: block {}: {}", export_target_name(target), block.name(), *reason);
   }
-  return target == ExportTarget::kDeci ? lower_for_deci(spec, layer, block)
-                                       : LoweredBlock{block.attention, block.ffn};
+  switch (target) {
+    case ExportTarget::kDeci:
+      return lower_for_deci(spec, layer, block);
+    case ExportTarget::kOpenElm:
+      return lower_for_openelm(block);
+    case ExportTarget::kPadded:
+      return lower_for_padded(spec, block);
+    default:
+      return {block.attention, block.ffn};
+  }
 }
 
 std::vector<LoweredBlock> lower_model(ExportTarget target, const ModelSpec& spec) {
@@ -171,7 +272,8 @@ std::vector<LoweredBlock> lower_model(ExportTarget target, const ModelSpec& spec
   return lowered;
 }
 
-std::optional<std::string> refusal(ExportTarget, const ModelSpec& spec, const BlockSpec& block) {
+std::optional<std::string> refusal(ExportTarget target, const ModelSpec& spec,
+                                   const BlockSpec& block) {
   const std::int64_t kv_heads = block.attention.kv_heads;
   if (block.attention.kind == AttentionKind::kGqa &&
       (kv_heads <= 0 || spec.num_heads % kv_heads != 0)) {
@@ -181,7 +283,7 @@ std::optional<std::string> refusal(ExportTarget, const ModelSpec& spec, const Bl
       (block.ffn.width <= 0 || block.ffn.width > kMaxFfnWidth)) {
     return fmt::format("FFN width {} is not within 1 … {}", block.ffn.width, kMaxFfnWidth);
   }
-  return std::nullopt;
+  return linear_refusal(target, spec, block);
 }
 
 std::optional<std::string> refusal(ExportTarget target, const ModelSpec& spec) {
@@ -190,7 +292,20 @@ std::optional<std::string> refusal(ExportTarget target, const ModelSpec& spec) {
       return fmt::format("layer {}: {}", i, *reason);
     }
   }
-  return target == ExportTarget::kDeci ? deci_refusal(spec) : std::nullopt;
+  switch (target) {
+    case ExportTarget::kDeci:
+      return deci_refusal(spec);
+    case ExportTarget::kOpenElm:
+      return openelm_refusal(spec);
+    case ExportTarget::kPadded:
+      return std::all_of(spec.layers.begin(), spec.layers.end(), is_empty_block)
+                 ? "no layer has a sub-block"
+                 : plain_refusal(padded_spec(spec));
+    case ExportTarget::kAnyModel:
+      return plain_refusal(spec);
+    default:
+      return std::nullopt;
+  }
 }
 
 std::vector<std::string> portability_notes(ExportTarget target, const ModelSpec& spec) {
@@ -198,6 +313,6 @@ std::vector<std::string> portability_notes(ExportTarget target, const ModelSpec&
                                               : std::vector<std::string>();
 }
 
-bool needs_gqa_layer(ExportTarget target) { return target == ExportTarget::kDeci; }
+bool needs_gqa_layer(ExportTarget target) { return is_gguf_target(target); }
 
 }  // namespace puzzle

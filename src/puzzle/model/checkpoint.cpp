@@ -14,6 +14,7 @@
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/log.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/formats/gguf.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/tensor/convert.h"
@@ -111,13 +112,41 @@ ModelWeights build_model(const ModelSpec& spec, const TensorSource& source) {
   return weights;
 }
 
+// q, k or v as rows of the matrix that holds all three; others as they are.
+StoredTensor split_fused_rows(const GgufFile& file, const ModelSpec& spec,
+                              const NamedShape& wanted) {
+  const std::string name = gguf_name(wanted.name);
+  const std::vector<std::string> parts = split(name, '.');  // blk, layer, part, weight
+  static const std::map<std::string, int> kPlaces = {{"attn_q", 0}, {"attn_k", 1}, {"attn_v", 2}};
+  const auto place = parts.size() == 4 ? kPlaces.find(parts[2]) : kPlaces.end();
+  if (place == kPlaces.end()) {
+    return file.tensor(name);
+  }
+  StoredTensor fused = file.tensor(fmt::format("blk.{}.attn_qkv.weight", parts[1]));
+  const std::int64_t kv_heads = spec.layers.at(std::stoul(parts[1])).attention.kv_heads;
+  const std::vector<std::int64_t> expected = {(spec.num_heads + 2 * kv_heads) * spec.head_dim,
+                                              wanted.shape.back()};
+  if (fused.shape != expected) {
+    return fused;  // which is refused with its shape
+  }
+  const std::int64_t first =
+      place->second == 0 ? 0 : (spec.num_heads + (place->second - 1) * kv_heads) * spec.head_dim;
+  const std::size_t row_bytes = fused.bytes.size() / static_cast<std::size_t>(expected[0]);
+  fused.bytes = fused.bytes.subspan(static_cast<std::size_t>(first) * row_bytes,
+                                    static_cast<std::size_t>(wanted.shape[0]) * row_bytes);
+  fused.shape = wanted.shape;
+  return fused;
+}
+
 ModelWeights load_gguf(const fs::path& path, c10::ScalarType type) {
   const GgufFile file(path);
   const ModelSpec spec = read_gguf_config(file);  // refuses tensors that have no place in the model
   const bool is_interleaved = has_interleaved_rotary_rows(file);
+  const bool is_fused = has_fused_attention(file);
   return build_model(spec, [&](const NamedShape& wanted) {
-    const at::Tensor tensor =
-        read_tensor(file.tensor(gguf_name(wanted.name)), wanted, type, path.string());
+    const StoredTensor stored =
+        is_fused ? split_fused_rows(file, spec, wanted) : file.tensor(gguf_name(wanted.name));
+    const at::Tensor tensor = read_tensor(stored, wanted, type, path.string());
     return is_interleaved && has_rotary_rows(wanted.name)
                ? from_interleaved_rows(tensor, spec.head_dim)
                : tensor;

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/arch/hf_config.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
 #include "puzzle/base/hash.h"
@@ -17,9 +18,9 @@
 #include "puzzle/base/options.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/formats/gguf.h"
-#include "puzzle/formats/safetensors.h"
 #include "puzzle/stages/child_folder.h"
 #include "puzzle/stages/gguf_export.h"
+#include "puzzle/stages/hf_export.h"
 #include "puzzle/stages/model_card.h"
 #include "puzzle/stages/weight_types.h"
 
@@ -29,8 +30,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kExportVersion = 1;
-constexpr const char* kHfKeyName = "puzzle_content_key";
-constexpr const char* kRemoteCodeFiles[] = {"configuration_decilm.py", "modeling_decilm.py"};
 
 c10::ScalarType export_scalar_type(const std::string& name) {
   for (const c10::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
@@ -59,6 +58,14 @@ std::optional<std::string> held_gguf_key(const fs::path& file) {
   return recorded_key([&] { return GgufFile(file).string_value("puzzle.content_key"); });
 }
 
+std::vector<std::string> export_formats() {
+  std::vector<std::string> names = {"gguf", "gguf-openelm"};
+  for (const HfFormat& format : hf_formats()) {
+    names.emplace_back(format.name);
+  }
+  return names;
+}
+
 class Exporter {
  public:
   Exporter(RunContext& context, const LoadedModel& parent, const ExportInput& input,
@@ -70,10 +77,13 @@ class Exporter {
   }
 
   fs::path gguf_path() const { return context_.folder / "exports" / (input_.name + ".gguf"); }
-  fs::path hf_path() const { return context_.folder / "exports" / (input_.name + "-hf"); }
+  fs::path folder_of(const HfFormat& format) const {
+    return context_.folder / "exports" / fmt::format("{}-{}", input_.name, format.name);
+  }
 
-  void write_gguf() const {
-    const std::string key = key_of("gguf", options_.types);
+  void write_gguf(ExportTarget target) const {
+    const std::string key =
+        key_of(target == ExportTarget::kOpenElm ? "gguf-openelm" : "gguf", options_.types);
     const fs::path file = gguf_path();
     const fs::path card = context_.folder / "exports" / (input_.name + ".md");
     if (context_.db.has_stage(key) && held_gguf_key(file) == key && fs::exists(card)) {
@@ -83,42 +93,33 @@ class Exporter {
     const Stopwatch watch;
     make_folder(file.parent_path());
     const WeightTypes types = gguf_weight_types(options_.types, parent_.path);
-    write_deci_gguf(file, *input_.child,
-                    {.name = input_.name,
-                     .license = input_.license,
-                     .parent_name = parent_.weights.spec.name,
-                     .tokenizer_source = parent_.path,
-                     .types = types,
-                     .content_key = key});
-    write_text_file(card, make_gguf_card(card_of(types)));
+    write_model_gguf(file, *input_.child,
+                     {.name = input_.name,
+                      .license = input_.license,
+                      .parent_name = parent_.weights.spec.name,
+                      .tokenizer_source = parent_.path,
+                      .types = types,
+                      .target = target,
+                      .content_key = key});
+    write_text_file(card, make_gguf_card(card_of(types), target));
     record(key, file, fs::file_size(file), watch);
   }
 
-  void write_hf() const {
-    const std::string key = key_of("hf", options_.hf_dtype);
-    const fs::path folder = hf_path();
-    const fs::path weights = folder / "model.safetensors";
-    const auto held = recorded_key([&] {
-      const SafetensorsFile file(weights);
-      const auto found = file.metadata().find(kHfKeyName);
-      return found == file.metadata().end() ? std::string() : found->second;
-    });
-    if (context_.db.has_stage(key) && held == key && fs::exists(folder / "config.json")) {
+  void write_hf(const HfFormat& format) const {
+    const std::string key = key_of(std::string(format.name), options_.hf_dtype);
+    const fs::path folder = folder_of(format);
+    if (context_.db.has_stage(key) && held_hf_key(folder) == key) {
       log_info("export: {} is there", folder.string());
       return;
     }
     const Stopwatch watch;
     const c10::ScalarType type = export_scalar_type(options_.hf_dtype);
-    make_folder(folder);
-    fs::remove(folder / "config.json");  // without it nobody takes the folder for a model
-    for (const char* name : kRemoteCodeFiles) {
-      write_text_file(folder / name, remote_code_file(name));
-    }
     WeightTypes types;
     types.matrix = types.embedding = types.vector = stored_as(type);
-    write_text_file(folder / "README.md", make_hf_card(card_of(types)));
-    write_child_folder(folder, *input_.child, parent_.path, type, {{kHfKeyName, key}});
-    record(key, folder, fs::file_size(weights), watch);
+    write_hf_export(
+        format, folder, *input_.child,
+        {.card = card_of(types), .parent = parent_.path, .type = type, .content_key = key});
+    record(key, folder, fs::file_size(folder / "model.safetensors"), watch);
   }
 
  private:
@@ -129,6 +130,9 @@ class Exporter {
     key.add("parent name", parent_.weights.spec.name).add("format", format).add("types", types);
     if (parent_.tokenizer != nullptr) {
       key.add("tokenizer", parent_.tokenizer->content_key());
+    }
+    if (format != "hf" && find_hf_format(format) != nullptr) {
+      key.add("model type", hf_model_type(parent_.path));
     }
     if (format == "hf") {
       for (const char* name : kRemoteCodeFiles) {
@@ -167,36 +171,42 @@ class Exporter {
 }  // namespace
 
 void ExportOptions::visit(OptionList& list) {
-  list.add("formats", formats, Choices{{"gguf", "hf"}},
-           "gguf: llama.cpp; hf: a transformers folder with its own code.");
-  list.add("types", types, Choices{{"like-parent", "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}},
-           "Numeric type of the matrices in the gguf.");
+  list.add("formats", formats, Choices{export_formats()},
+           "gguf: llama.cpp; gguf-openelm: llama.cpp for tied models with norms of q and k; hf: a "
+           "transformers folder with its own code; hf-padded: a plain model "
+           "of the parent's class, for everything that reads it, without the savings; hf-anymodel: "
+           "Model-Optimizer and vLLM's AnyModel. docs/engines.md says what each holds.");
+  std::vector<std::string> type_names = gguf_type_names();
+  type_names.insert(type_names.begin(), "like-parent");
+  list.add("types", types, Choices{type_names}, "Numeric type of the matrices in the gguf.");
   list.add("hf_dtype", hf_dtype, Choices{{"float32", "float16", "bfloat16"}},
-           "Numeric type of the hf folder's weights.");
+           "Numeric type of the hf folders' weights.");
 }
 
 ExportResult export_child(RunContext& context, const LoadedModel& parent, const ExportInput& input,
                           const ExportOptions& options) {
   PUZZLE_CHECK(input.child != nullptr, "export of no model");
   const Exporter exporter(context, parent, input, options);
+  const std::optional<ExportTarget> gguf_target = gguf_format_target(options.formats);
   ExportResult result;
   for (const std::string& format : options.formats) {
-    if (format == "gguf") {
+    if (format == "gguf" || format == "gguf-openelm") {
       result.gguf = exporter.gguf_path();
-    } else if (format == "hf") {
-      result.hf_folder = exporter.hf_path();
+    } else if (const HfFormat* folder = find_hf_format(format)) {
+      result.folders[format] = exporter.folder_of(*folder);
     } else {
-      fail(ErrorKind::kUsage, "export_child.formats: '{}', expected gguf or hf", format);
+      fail(ErrorKind::kUsage, "export_child.formats: '{}', expected one of {}", format,
+           join(export_formats(), ", "));
     }
   }
   std::string bytes;
   if (context.communicator.is_first()) {
     if (!result.gguf.empty()) {
-      exporter.write_gguf();
+      exporter.write_gguf(*gguf_target);
       bytes = std::to_string(fs::file_size(result.gguf));
     }
-    if (!result.hf_folder.empty()) {
-      exporter.write_hf();
+    for (const auto& [format, folder] : result.folders) {
+      exporter.write_hf(*find_hf_format(format));
     }
   }
   bytes = context.communicator.broadcast_string(bytes, 0);
@@ -211,21 +221,26 @@ fs::path export_parent(RunContext& context, const LoadedModel& parent, const std
     return parent.path;
   }
   const fs::path file = context.folder / "exports" / "parent.gguf";
+  const ExportTarget target = gguf_format_target(options.formats).value_or(ExportTarget::kDeci);
   if (context.communicator.is_first()) {
     KeyBuilder key;
     key.add("stage", "export parent").add("version", kExportVersion).add("parent", parent.key);
     key.add("license", license).add("name", parent.weights.spec.name);
     key.add("matrix", dtype_name(types.matrix)).add("embedding", dtype_name(types.embedding));
     key.add("tokenizer", parent.tokenizer->content_key());
+    if (target != ExportTarget::kDeci) {
+      key.add("target", export_target_name(target));
+    }
     if (held_gguf_key(file) != key.key()) {
       make_folder(file.parent_path());
-      write_deci_gguf(file, parent.weights,
-                      {.name = parent.weights.spec.name,
-                       .license = license,
-                       .parent_name = "",
-                       .tokenizer_source = parent.path,
-                       .types = types,
-                       .content_key = key.key()});
+      write_model_gguf(file, parent.weights,
+                       {.name = parent.weights.spec.name,
+                        .license = license,
+                        .parent_name = "",
+                        .tokenizer_source = parent.path,
+                        .types = types,
+                        .target = target,
+                        .content_key = key.key()});
       log_info("export: {}, the parent in the child's types", file.string());
     }
   }

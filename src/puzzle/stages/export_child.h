@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,9 @@ namespace puzzle {
 class OptionList;
 
 struct ExportOptions {
-  std::vector<std::string> formats = {
-      "gguf"};                        // gguf: llama.cpp's deci; hf: nemotron-nas with remote code
-  std::string types = "like-parent";  // of the gguf; see gguf_weight_types()
-  std::string hf_dtype = "float32";   // of the hf folder
+  std::vector<std::string> formats = {"gguf"};  // gguf: llama.cpp's deci; the others: hf_formats()
+  std::string types = "like-parent";            // of the gguf; see gguf_weight_types()
+  std::string hf_dtype = "float32";             // of the hf folders
 
   void visit(OptionList& list);
 };
@@ -24,13 +24,13 @@ struct ExportOptions {
 struct ExportInput {
   const ModelWeights* child = nullptr;
   std::string key;      // content of the weights
-  std::string name;     // files are exports/<name>.gguf and exports/<name>-hf/
+  std::string name;     // files are exports/<name>.gguf and exports/<name>-<format>/
   std::string license;  // of the parent; empty = not known
 };
 
 struct ExportResult {
-  std::filesystem::path gguf;       // empty if not asked for
-  std::filesystem::path hf_folder;  // empty if not asked for
+  std::filesystem::path gguf;                            // empty if not asked for
+  std::map<std::string, std::filesystem::path> folders;  // by format, those that were asked for
   std::int64_t gguf_bytes = 0;
 };
 
@@ -45,8 +45,5 @@ ExportResult export_child(RunContext& context, const LoadedModel& parent, const 
 [[nodiscard]] std::filesystem::path export_parent(RunContext& context, const LoadedModel& parent,
                                                   const std::string& license,
                                                   const ExportOptions& options);
-
-// The Python files that let transformers (trust_remote_code) load a nemotron-nas folder, by name.
-[[nodiscard]] std::string remote_code_file(const std::string& name);
 
 }  // namespace puzzle

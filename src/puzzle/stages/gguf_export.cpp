@@ -1,12 +1,14 @@
 #include "puzzle/stages/gguf_export.h"
 
 #include <algorithm>
+#include <cctype>
 #include <functional>
 #include <map>
 #include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
@@ -22,8 +24,27 @@ namespace puzzle {
 namespace {
 
 constexpr std::int64_t kQuantRowsAtATime = 256;
+constexpr std::int64_t kQuantRowsPerPiece = 8;
 
 using MakeTensor = std::function<at::Tensor()>;
+
+// Rows are encoded in all threads: the types with a search take microseconds a block.
+void write_rows(DType dtype, const at::Tensor& rows, const ByteSink& sink) {
+  const std::int64_t pieces = (rows.size(0) + kQuantRowsPerPiece - 1) / kQuantRowsPerPiece;
+  std::vector<std::vector<std::byte>> encoded(static_cast<std::size_t>(pieces));
+  at::parallel_for(0, pieces, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t piece = begin; piece < end; ++piece) {
+      const std::int64_t first = piece * kQuantRowsPerPiece;
+      const std::int64_t count = std::min(kQuantRowsPerPiece, rows.size(0) - first);
+      const float* values = rows.const_data_ptr<float>() + first * rows.size(1);
+      quantize(dtype, {values, static_cast<std::size_t>(count * rows.size(1))}, rows.size(1),
+               encoded[static_cast<std::size_t>(piece)]);
+    }
+  });
+  for (const std::vector<std::byte>& bytes : encoded) {
+    sink(bytes);
+  }
+}
 
 // Hands a tensor to the file in its stored type, some rows at a time. It is made when its turn
 // comes, so that only one of those that are made for the file is there at a time.
@@ -36,14 +57,9 @@ void add_gguf_tensor(GgufWriter& writer, const std::string& name, std::vector<st
   entry.shape = std::move(shape);
   entry.produce = [make = std::move(make), row_length, dtype = entry.dtype](const ByteSink& sink) {
     const at::Tensor rows = make().detach().reshape({-1, row_length});
-    std::vector<std::byte> bytes;
     for (std::int64_t first = 0; first < rows.size(0); first += kQuantRowsAtATime) {
       const std::int64_t count = std::min(kQuantRowsAtATime, rows.size(0) - first);
-      const at::Tensor part = rows.narrow(0, first, count).to(at::kCPU, at::kFloat).contiguous();
-      bytes.clear();
-      quantize(dtype, {part.const_data_ptr<float>(), static_cast<std::size_t>(part.numel())},
-               row_length, bytes);
-      sink(bytes);
+      write_rows(dtype, rows.narrow(0, first, count).to(at::kCPU, at::kFloat).contiguous(), sink);
     }
   };
   writer.add_tensor(std::move(entry));
@@ -56,11 +72,19 @@ void add_gguf_tensor(GgufWriter& writer, const std::string& name, const at::Tens
 
 class LayerWriter {
  public:
-  LayerWriter(GgufWriter& writer, const ModelSpec& spec, const WeightTypes& types,
+  LayerWriter(GgufWriter& writer, const ModelSpec& spec, const GgufExport& options,
               std::int64_t index)
-      : writer_(writer), spec_(spec), types_(types), prefix_(fmt::format("blk.{}.", index)) {}
+      : writer_(writer),
+        spec_(spec),
+        target_(options.target),
+        types_(options.types),
+        prefix_(fmt::format("blk.{}.", index)) {}
 
   void write_attention(const AttentionWeights& w, const LoweredBlock& lowered) const {
+    if (lowered.one_zero_head) {
+      write_zero_head();
+      return;
+    }
     if (lowered.zero_attention) {
       add_constant("attn_norm.weight", {spec_.hidden_size}, 1.0);
       add_constant("attn_output.weight", {spec_.hidden_size, spec_.hidden_size}, 0.0);
@@ -72,6 +96,10 @@ class LayerWriter {
     add("attn_norm.weight", w.norm);
     if (w.spec.kind == AttentionKind::kLinear) {
       add("attn_output.weight", w.linear);
+      return;
+    }
+    if (target_ == ExportTarget::kOpenElm) {
+      write_fused_attention(w);
       return;
     }
     add_interleaved("attn_q.weight", w.q);
@@ -107,6 +135,23 @@ class LayerWriter {
   }
 
  private:
+  void write_zero_head() const {
+    add_constant("attn_norm.weight", {spec_.hidden_size}, 1.0);
+    add_constant("attn_qkv.weight", {3 * spec_.head_dim, spec_.hidden_size}, 0.0);
+    add_constant("attn_q_norm.weight", {spec_.head_dim}, 1.0);
+    add_constant("attn_k_norm.weight", {spec_.head_dim}, 1.0);
+    add_constant("attn_output.weight", {spec_.hidden_size, spec_.head_dim}, 0.0);
+  }
+
+  // openelm's rotary embedding is half-split, as ours.
+  void write_fused_attention(const AttentionWeights& w) const {
+    make("attn_qkv.weight", {w.q.size(0) + w.k.size(0) + w.v.size(0), spec_.hidden_size},
+         [q = w.q, k = w.k, v = w.v] { return at::cat({q, k, v}); });
+    add("attn_q_norm.weight", w.q_norm);
+    add("attn_k_norm.weight", w.k_norm);
+    add("attn_output.weight", w.o);
+  }
+
   void write_zero_ffn(std::int64_t width) const {
     add_constant("ffn_norm.weight", {spec_.hidden_size}, 1.0);
     add_constant("ffn_gate.weight", {width, spec_.hidden_size}, 0.0);
@@ -147,20 +192,33 @@ class LayerWriter {
 
   GgufWriter& writer_;
   const ModelSpec& spec_;
+  ExportTarget target_;
   const WeightTypes& types_;
   std::string prefix_;
 };
 
 DType parse_gguf_type(const std::string& name) {
-  static const std::map<std::string, DType> kTypes = {
-      {"f32", DType::kF32},   {"f16", DType::kF16},   {"bf16", DType::kBF16},
-      {"q8_0", DType::kQ8_0}, {"q4_0", DType::kQ4_0}, {"q4_1", DType::kQ4_1}};
-  const auto found = kTypes.find(lower(name));
-  if (found == kTypes.end()) {
-    fail(ErrorKind::kUsage,
-         "GGUF type '{}': expected like-parent, f32, f16, bf16, q8_0, q4_0 or q4_1", name);
+  const std::vector<std::string>& names = gguf_type_names();
+  if (std::find(names.begin(), names.end(), lower(name)) == names.end()) {
+    fail(ErrorKind::kUsage, "GGUF type '{}': expected like-parent, {}", name, join(names, ", "));
   }
-  return found->second;
+  std::string dtype = name;
+  std::transform(dtype.begin(), dtype.end(), dtype.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return find_dtype(dtype).value();
+}
+
+DType embedding_type(DType matrix) {
+  switch (matrix) {
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ5_0:
+      return DType::kQ8_0;
+    case DType::kQ4_K:
+      return DType::kQ6_K;
+    default:
+      return matrix;
+  }
 }
 
 bool is_layer_matrix(const StoredTensor& tensor) {
@@ -195,14 +253,14 @@ DType writable_type(DType type, const char* what, const std::filesystem::path& p
 
 }  // namespace
 
-void write_deci_gguf(const std::filesystem::path& path, const ModelWeights& model,
-                     const GgufExport& options) {
+void write_model_gguf(const std::filesystem::path& path, const ModelWeights& model,
+                      const GgufExport& options) {
   const c10::NoGradGuard no_grad;
-  const std::vector<LoweredBlock> lowered = lower_model(ExportTarget::kDeci, model.spec);
+  const std::vector<LoweredBlock> lowered = lower_model(options.target, model.spec);
   GgufWriter writer;
   ModelSpec named = model.spec;
   named.name = options.name;
-  write_deci_config(named, options.types.matrix, writer);
+  write_gguf_config(options.target, named, options.types.matrix, writer);
   if (!options.license.empty()) {
     writer.add_string("general.license", options.license);
   }
@@ -223,7 +281,7 @@ void write_deci_gguf(const std::filesystem::path& path, const ModelWeights& mode
     if (lowered[i].dropped) {
       continue;
     }
-    const LayerWriter layer(writer, model.spec, options.types, index++);
+    const LayerWriter layer(writer, model.spec, options, index++);
     layer.write_attention(model.layers[i].attention, lowered[i]);
     layer.write_ffn(model.layers[i].ffn, lowered[i]);
   }
@@ -234,12 +292,50 @@ void write_deci_gguf(const std::filesystem::path& path, const ModelWeights& mode
   writer.write(path);
 }
 
+at::Tensor stored_values(const at::Tensor& tensor, DType wanted) {
+  const std::int64_t row_length = tensor.size(-1);
+  const DType dtype = stored_dtype(wanted, row_length);
+  const at::Tensor rows =
+      tensor.detach().to(at::kCPU, at::kFloat).reshape({-1, row_length}).contiguous();
+  if (dtype == DType::kF32) {
+    return rows.reshape(tensor.sizes());
+  }
+  std::vector<std::byte> bytes;
+  write_rows(dtype, rows, [&bytes](std::span<const std::byte> part) {
+    bytes.insert(bytes.end(), part.begin(), part.end());
+  });
+  at::Tensor values = at::empty_like(rows);
+  dequantize(dtype, bytes,
+             {values.mutable_data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+  return values.reshape(tensor.sizes());
+}
+
+std::optional<ExportTarget> gguf_format_target(const std::vector<std::string>& formats) {
+  const auto holds = [&formats](const char* name) {
+    return std::find(formats.begin(), formats.end(), name) != formats.end();
+  };
+  if (holds("gguf") && holds("gguf-openelm")) {
+    fail(ErrorKind::kUsage,
+         "export_child.formats: both gguf and gguf-openelm; the one needs norms of q and k, the "
+         "other none, so name one");
+  }
+  if (holds("gguf")) {
+    return ExportTarget::kDeci;
+  }
+  return holds("gguf-openelm") ? std::optional(ExportTarget::kOpenElm) : std::nullopt;
+}
+
+const std::vector<std::string>& gguf_type_names() {
+  static const std::vector<std::string> kNames = {"f32",  "f16",  "bf16", "q8_0", "q5_0",
+                                                  "q4_0", "q4_1", "q4_k", "q6_k"};
+  return kNames;
+}
+
 WeightTypes gguf_weight_types(const std::string& name, const std::filesystem::path& parent) {
   WeightTypes types;
   if (name != "like-parent") {
     types.matrix = parse_gguf_type(name);
-    const bool four_bits = types.matrix == DType::kQ4_0 || types.matrix == DType::kQ4_1;
-    types.embedding = four_bits ? DType::kQ8_0 : types.matrix;
+    types.embedding = embedding_type(types.matrix);
     return types;
   }
   types.matrix = DType::kF16;

@@ -130,7 +130,7 @@ class StackServers {
     remove_stale_files(prefix.parent_path());
     for (const Architecture& layers : stacks) {
       files_.push_back(prefix.string() + fmt::format("-{}.gguf", files_.size()));
-      write_deci_gguf(files_.back(), stack_model(parent, layers),
+      write_model_gguf(files_.back(), stack_model(parent, layers),
                       {.name = "stack",
                        .license = "",
                        .parent_name = parent.weights.spec.name,

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/arch/lowering.h"
+#include "puzzle/arch/padded_model.h"
 #include "puzzle/base/file.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
@@ -152,19 +153,40 @@ std::string rewrite_line(const std::vector<LoweredBlock>& lowered, bool LoweredB
                                       join(layers, ", "), what);
 }
 
-std::string rewrites(const ModelSpec& child) {
-  const std::vector<LoweredBlock> lowered = lower_model(ExportTarget::kDeci, child);
+std::string rewrites(ExportTarget target, const ModelSpec& child, std::string_view why) {
+  const std::vector<LoweredBlock> lowered = lower_model(target, child);
+  const bool is_padded = target == ExportTarget::kPadded;
   const std::string lines =
       rewrite_line(lowered, &LoweredBlock::dropped, "empty, left out of the file") +
+      rewrite_line(lowered, &LoweredBlock::linear_attention_as_ffn,
+                   "linear attention, stored as an FFN, in a layer inserted before this one unless "
+                   "it has no FFN of its own") +
       rewrite_line(lowered, &LoweredBlock::zero_attention,
-                   "no attention, stored as a matrix of zeros") +
-      rewrite_line(lowered, &LoweredBlock::zero_ffn, "no FFN, stored as a narrow one of zeros") +
+                   is_padded ? "no attention, or linear, stored as one of zeros"
+                   : target == ExportTarget::kOpenElm
+                       ? "no attention, stored as one head of zeros"
+                       : "no attention, stored as a matrix of zeros") +
+      rewrite_line(lowered, &LoweredBlock::zero_ffn,
+                   is_padded ? "no FFN, stored as one of zeros"
+                             : "no FFN, stored as a narrow one of zeros") +
       rewrite_line(lowered, &LoweredBlock::linear_ffn_as_swiglu,
                    "linear FFN, stored as a gated one whose gate is constant");
   return lines.empty() ? ""
-                       : "## Stored differently\n\nllama.cpp needs some layers in another form. "
-                         "They compute the same:\n\n" +
-                             lines + "\n";
+                       : fmt::format("## Stored differently\n\n{} They compute the same:\n\n{}\n",
+                                     why, lines);
+}
+
+std::string load_example(bool has_own_code) {
+  return fmt::format(
+      "```python\n"
+      "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+      "folder = \".\"\n"
+      "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+      "model = AutoModelForCausalLM.from_pretrained(folder{})\n"
+      "inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\", "
+      "return_token_type_ids=False)\n"
+      "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))\n```\n\n",
+      has_own_code ? ", trust_remote_code=True" : "");
 }
 
 }  // namespace
@@ -184,28 +206,23 @@ std::string license_of(const std::filesystem::path& model) {
   return license == "other" || license == "unknown" ? "" : license;
 }
 
-std::string make_gguf_card(const ModelCard& card) {
+std::string make_gguf_card(const ModelCard& card, ExportTarget target) {
   const std::string file = card.name + ".gguf";
   return front_matter(card, "gguf") + introduction(card) + sizes(card) +
          fmt::format(
              "## Use\n\nIn llama.cpp, and what is built on it:\n\n```sh\n"
              "llama-cli -m {0} -p \"Once upon a time\" -n 64\nllama-server -m {0}\n```\n\n",
              file) +
-         layer_table(card) + rewrites(card.child);
+         layer_table(card) +
+         rewrites(target, card.child, "llama.cpp needs some layers in another form.");
 }
 
 std::string make_hf_card(const ModelCard& card) {
   std::string text = front_matter(card, "transformers") + introduction(card) + sizes(card);
   text +=
       "## Use\n\nThe layers differ, so the model brings its own code (`configuration_decilm.py`, "
-      "`modeling_decilm.py`):\n\n```python\n"
-      "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-      "folder = \".\"\n"
-      "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
-      "model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)\n"
-      "inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\", "
-      "return_token_type_ids=False)\n"
-      "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))\n```\n\n";
+      "`modeling_decilm.py`):\n\n" +
+      load_example(true);
   text += layer_table(card);
   const auto notes = portability_notes(ExportTarget::kNemotronNas, card.child);
   if (!notes.empty()) {
@@ -215,6 +232,34 @@ std::string make_hf_card(const ModelCard& card) {
     }
   }
   return text;
+}
+
+std::string make_padded_card(const ModelCard& card) {
+  const ModelSpec plain = padded_spec(card.child);
+  const PartCost cost = model_cost(plain, ExportTarget::kNative, card.types);
+  std::string text = front_matter(card, "transformers") + introduction(card) + sizes(card);
+  text += fmt::format(
+      "## Use\n\n**This folder trades what was saved for a plain model**: all {} layers have {} KV "
+      "heads and an FFN of width {}, filled up with zeros, {} parameters in all. It computes what "
+      "the smaller model computes and loads wherever a model of its class does, without code of "
+      "its own:\n\n",
+      plain.num_layers(), plain.layers.front().attention.kv_heads, plain.layers.front().ffn.width,
+      human_count(static_cast<double>(cost.parameters)));
+  return text + load_example(false) + layer_table(card) +
+         rewrites(ExportTarget::kPadded, card.child,
+                  "Beside KV heads that are repeated and FFNs that are filled up, these layers of "
+                  "the table are in another form.");
+}
+
+std::string make_any_model_card(const ModelCard& card) {
+  return front_matter(card, "modelopt") + introduction(card) + sizes(card) +
+         "## Use\n\nThe layers differ: `config.json` says how in `block_configs`, in the schema of "
+         "NVIDIA's Model-Optimizer (Puzzletron). It is read by that, by vLLM builds that have "
+         "`AnyModel` (`architectures` names it, `base_architecture` the class of the layers), and "
+         "by Puzzle. transformers alone reads the configuration but builds layers that are all "
+         "alike, which do not fit the weights.\n\n```sh\nvllm serve .    # of a build with "
+         "AnyModel\n```\n\n" +
+         layer_table(card);
 }
 
 }  // namespace puzzle

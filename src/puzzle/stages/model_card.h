@@ -23,9 +23,13 @@ struct ModelCard {
 // none, or "unknown" or "other" alone.
 [[nodiscard]] std::string license_of(const std::filesystem::path& model);
 
-// For exports/<name>.gguf: runs in llama.cpp. Throws as lower_model.
-[[nodiscard]] std::string make_gguf_card(const ModelCard& card);
+// For exports/<name>.gguf of this architecture: runs in llama.cpp. Throws as lower_model.
+[[nodiscard]] std::string make_gguf_card(const ModelCard& card, ExportTarget target);
 // For exports/<name>-hf/: runs in transformers.
 [[nodiscard]] std::string make_hf_card(const ModelCard& card);
+// For exports/<name>-hf-padded/: runs wherever its class does. Throws as lower_model.
+[[nodiscard]] std::string make_padded_card(const ModelCard& card);
+// For exports/<name>-hf-anymodel/: Model-Optimizer, vLLM's AnyModel.
+[[nodiscard]] std::string make_any_model_card(const ModelCard& card);
 
 }  // namespace puzzle

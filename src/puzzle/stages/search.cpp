@@ -159,8 +159,9 @@ void SearchOptions::visit(OptionList& list) {
   list.add("baselines", baselines, Choices{search_methods()},
            "Further methods to compare with, under the same budgets.");
   list.add("metric", metric, Choices{score_metrics()}, "Score that is added up and minimised.");
-  list.add("target", target, Choices{{"deci", "nemotron-nas", "native"}},
-           "Export target whose costs and rules count: deci is llama.cpp.");
+  list.add("target", target, Choices{{"deci", "openelm", "nemotron-nas", "native"}},
+           "Export target whose costs and rules count: deci is llama.cpp, openelm llama.cpp for "
+           "tied models with norms of q and k.");
   list.add("types", types, "Weight types of that export, for bytes; see measure.types.");
   list.add("solutions", solutions, Range<std::int64_t>{1, 1000}, "Diverse solutions, best first.");
   list.add("max_shared_fraction", max_shared_fraction, Range<double>{0.0, 1.0},
