@@ -16,12 +16,16 @@
 #include "puzzle/base/strings.h"
 #include "puzzle/engine/roofline.h"
 #include "puzzle/model/checkpoint.h"
+#include "puzzle/stages/check_exports.h"
+#include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/search_costs.h"
 
 namespace puzzle {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kScenarios = "scenarios";
 
 struct PlannedMachine {
   std::string preset;  // empty: this machine
@@ -44,6 +48,7 @@ struct RecipeArguments {
   std::string run;
   std::vector<std::string> settings;
   bool print_config = false;
+  bool check = false;  // of export
 };
 
 // What --target can be, and the settings that it stands for.
@@ -208,9 +213,10 @@ void check_is_part_of_run(const Recipe& recipe, const std::string& stage) {
   left_out("distill-child", recipe.train_child, "train_child is false");
   left_out("export", !recipe.export_child.formats.empty(), "export_child.formats is empty");
   left_out("throughput", recipe.throughput.enabled, "throughput.enabled is false");
-  const auto& formats = recipe.export_child.formats;
-  left_out("throughput", std::find(formats.begin(), formats.end(), "gguf") != formats.end(),
-           "export_child.formats holds no gguf");
+  for (const char* timing : {"throughput", kScenarios}) {
+    left_out(timing, gguf_format_target(recipe.export_child.formats).has_value(),
+             "export_child.formats holds no gguf");
+  }
 }
 
 void run_stages(const RecipeArguments& arguments, GlobalOptions& global, const std::string& last) {
@@ -218,6 +224,7 @@ void run_stages(const RecipeArguments& arguments, GlobalOptions& global, const s
   if (printed_config(arguments, global, recipe)) {
     return;
   }
+  recipe.scenarios.enabled = recipe.scenarios.enabled || last == kScenarios;
   check_is_part_of_run(recipe, last);
   const std::unique_ptr<Communicator> communicator = make_communicator(recipe.communicator);
   Pipeline pipeline(recipe, *communicator, global.command);
@@ -225,11 +232,24 @@ void run_stages(const RecipeArguments& arguments, GlobalOptions& global, const s
   if (!communicator->is_first()) {
     return;
   }
+  std::vector<ExportCheck> checks;
+  if (arguments.check) {
+    checks = pipeline.check_exports();
+  }
   if (global.json) {
-    print_json(global, pipeline.summary());
+    Json summary = pipeline.summary();
+    if (arguments.check) {
+      summary["checks"] = export_checks_json(checks);
+    }
+    print_json(global, summary);
+  } else if (arguments.check) {
+    print_text(export_checks_text(checks));
   } else if (last == Pipeline::stages().back().name) {
     print_text(pipeline.result_text());
+  } else if (last == kScenarios) {
+    print_text(pipeline.scenarios_text());
   }
+  require_agreement(checks);
 }
 
 void add_stage(CLI::App& app, GlobalOptions& global, Action& selected, const std::string& name,
@@ -237,6 +257,12 @@ void add_stage(CLI::App& app, GlobalOptions& global, Action& selected, const std
   auto arguments = std::make_shared<RecipeArguments>();
   CLI::App* verb = app.add_subcommand(name, help);
   add_recipe_options(*verb, *arguments);
+  if (name == "export") {
+    verb->add_flag("--check", arguments->check,
+                   "Run each file in llama.cpp or transformers and compare its log-probabilities "
+                   "with the native decoder's; fails where they differ by more than rounding "
+                   "explains, or where an engine is missing");
+  }
   verb->callback([arguments, last, &global, &selected] {
     selected.splits_over_ranks = true;
     selected.run = [arguments, last, &global] { run_stages(*arguments, global, last); };

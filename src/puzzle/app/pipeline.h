@@ -14,6 +14,7 @@
 #include "puzzle/app/recipe.h"
 #include "puzzle/app/run_result.h"
 #include "puzzle/stages/assemble.h"
+#include "puzzle/stages/check_exports.h"
 #include "puzzle/stages/run_context.h"
 
 namespace puzzle {
@@ -60,6 +61,8 @@ class Pipeline {
   [[nodiscard]] const FoundArchitecture& chosen() const { return *found_.find(kChild); }
   [[nodiscard]] const std::string& child_key() const { return child_.key; }
   [[nodiscard]] const std::filesystem::path& child_folder() const { return child_.folder; }
+  // After a run up to export, on the first rank: the files in the engines they are for.
+  [[nodiscard]] std::vector<ExportCheck> check_exports() const;
   [[nodiscard]] const LoadedModel& parent() const { return *parent_; }
   [[nodiscard]] const TokenParts& parts() const { return *parts_; }
   [[nodiscard]] RunContext& context() { return *context_; }
@@ -68,6 +71,8 @@ class Pipeline {
   [[nodiscard]] nlohmann::json summary() const;
   // The same for people: speed, size, budgets, quality. Needs a run up to the report.
   [[nodiscard]] std::string result_text() const;
+  // The table of the stage `scenarios`.
+  [[nodiscard]] std::string scenarios_text() const;
 
  private:
   struct Library {
@@ -103,6 +108,7 @@ class Pipeline {
   void evaluate_stage();
   void export_stage();
   void throughput_stage();
+  void scenarios_stage();
   void report_stage();
 
   // Content of a child made of a library's blocks.

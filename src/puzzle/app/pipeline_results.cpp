@@ -13,6 +13,7 @@
 #include "puzzle/base/log.h"
 #include "puzzle/engine/cost_model.h"
 #include "puzzle/model/checkpoint.h"
+#include "puzzle/results/throughput_rows.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/library.h"
 #include "puzzle/stages/weight_types.h"
@@ -162,6 +163,12 @@ void Pipeline::export_stage() {
   }
 }
 
+std::vector<ExportCheck> Pipeline::check_exports() const {
+  const ModelWeights child = load_model(child_.folder, c10::ScalarType::Float);
+  return puzzle::check_exports(*context_, *parent_, child, exported_, recipe_.export_child,
+                               parts_->test, recipe_.engine.llama_server);
+}
+
 void Pipeline::record_models() {
   const WeightTypes types = deployed_types(recipe_.search.types, recipe_.scenario, parent_->path);
   const ExportTarget target = parse_export_target(recipe_.search.target);
@@ -235,6 +242,22 @@ void Pipeline::throughput_stage() {
   add("child", exported_.gguf, child->layers);
   measure_throughput(*context_, files, recipe_.scenario, parts_->test, recipe_.throughput,
                      recipe_.engine);
+}
+
+void Pipeline::scenarios_stage() {
+  if (exported_.gguf.empty() || !recipe_.scenarios.enabled) {
+    if (context_->communicator.is_first()) {
+      db_->set_current(RunTable::kThroughput, kScenarioScope, {});
+    }
+    return;
+  }
+  MeasureOptions costs = recipe_.measure;
+  costs.types = recipe_.export_child.types;
+  measure_scenarios(*context_, *parent_,
+                    {{"parent", parent_gguf_, parent_->weights.spec.layers},
+                     {"child", exported_.gguf, chosen().layers}},
+                    parts_->test, recipe_.scenario, recipe_.scenarios, std::move(costs),
+                    recipe_.engine);
 }
 
 }  // namespace puzzle

@@ -7,10 +7,9 @@
 
 #include "puzzle/base/progress.h"
 #include "puzzle/engine/llama_server.h"
-#include "puzzle/formats/gguf.h"
+#include "puzzle/stages/gguf_in_engine.h"
 #include "puzzle/stages/independent_windows.h"
 #include "puzzle/stages/ratio_of_sums.h"
-#include "puzzle/tensor/convert.h"
 #include "puzzle/tensor/head_loss.h"
 
 namespace puzzle {
@@ -30,14 +29,6 @@ LlamaServerOptions window_server(const LlamaServerOptions& options, const TokenP
   return server;
 }
 
-at::Tensor head_of(const std::filesystem::path& path) {
-  const GgufFile file(path);
-  const StoredTensor* output = file.find_tensor("output.weight");
-  const StoredTensor& head = output != nullptr ? *output : file.tensor("token_embd.weight");
-  return tensor_from_bytes(head.dtype, head.shape, head.bytes, head.file, at::kFloat,
-                           path.string());
-}
-
 // After the final norm: [windows · T, D].
 at::Tensor file_hidden(const JudgedFile& file, const TokenPart& part,
                        const LlamaServerOptions& options) {
@@ -45,9 +36,7 @@ at::Tensor file_hidden(const JudgedFile& file, const TokenPart& part,
   std::vector<at::Tensor> states;
   Progress progress("throughput: quality of " + file.model, part.num_windows(), "windows");
   for (std::int64_t w = 0; w < part.num_windows(); ++w) {
-    const HiddenStates hidden = server.hidden_states(window_tokens(part, w));
-    states.push_back(at::tensor(hidden.values, at::TensorOptions(at::kFloat))
-                         .reshape({hidden.num_tokens, hidden.width}));
+    states.push_back(engine_hidden_states(server, window_tokens(part, w)));
     progress.advance();
   }
   return at::cat(states);
@@ -106,7 +95,7 @@ std::vector<EvaluationRow> hidden_state_quality(const std::vector<JudgedFile>& f
   const at::Tensor all = at::ones_like(labelled);
   std::optional<HeadInput> first;
   for (const JudgedFile& file : files) {
-    const HeadInput input{file_hidden(file, part, server), head_of(file.file)};
+    const HeadInput input{file_hidden(file, part, server), gguf_head(file.file)};
     const TokenLosses losses = token_losses(first ? &*first : nullptr, input, labels);
     rows.add(file, "loss", losses.nll, labelled);
     if (first) {
