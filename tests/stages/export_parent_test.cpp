@@ -49,11 +49,11 @@ TEST(ExportParent, LlamaCppAndTheNativeDecoderAgreeOnTheMeanNll) {
   const std::filesystem::path file = folder / "parent-f32.gguf";
   const ModelWeights parent = load_model(test::parent_gguf(), at::kFloat);
   write_model_gguf(file, parent,
-                  {.name = "parent",
-                   .license = "apache-2.0",
-                   .parent_name = "",
-                   .tokenizer_source = test::parent_gguf(),
-                   .types = gguf_weight_types("f32", test::parent_gguf())});
+                   {.name = "parent",
+                    .license = "apache-2.0",
+                    .parent_name = "",
+                    .tokenizer_source = test::parent_gguf(),
+                    .types = gguf_weight_types("f32", test::parent_gguf())});
   const auto tokenizer = load_tokenizer(test::parent_gguf());
   const std::vector<std::int32_t> ids =
       tokenizer->encode(read_text_file(text_path).substr(0, 20'000));

@@ -35,11 +35,11 @@ struct ThroughputRun : test::StackServerRun {
   void write(const std::string& name, const ModelWeights& model) {
     files.push_back({name, folder / (name + ".gguf"), std::nullopt, 1});
     write_model_gguf(files.back().file, model,
-                    {.name = name,
-                     .license = "",
-                     .parent_name = "",
-                     .tokenizer_source = parent.path,
-                     .types = gguf_weight_types("f32", parent.path)});
+                     {.name = name,
+                      .license = "",
+                      .parent_name = "",
+                      .tokenizer_source = parent.path,
+                      .types = gguf_weight_types("f32", parent.path)});
   }
   void make() { measure_throughput(context, files, scenario, *validation, options, engine); }
   [[nodiscard]] ThroughputRow row(const std::string& model) const {

@@ -28,11 +28,11 @@ constexpr double kMib = 1048576.0;
 // What no configuration tells: how fast other programs and disks are. Calibrated on the demo
 // (recipes/smollm2-cpu.yaml) as it ran on two shared AMD EPYC cores.
 constexpr double kTokenisedBytesPerS = 4e7;
-constexpr double kBytesPerToken = 4.0;         // of text
-constexpr double kDiskBytesPerS = 3e8;         // written and flushed
-constexpr double kReadBytesPerS = 2e9;         // of a file just written
-constexpr double kSecondsPerTiming = 1.1;      // of one stack in llama-server, all contexts
-constexpr double kSolverSeconds = 5.0;         // child, baselines and sweep
+constexpr double kBytesPerToken = 4.0;     // of text
+constexpr double kDiskBytesPerS = 3e8;     // written and flushed
+constexpr double kReadBytesPerS = 2e9;     // of a file just written
+constexpr double kSecondsPerTiming = 1.1;  // of one stack in llama-server, all contexts
+constexpr double kSolverSeconds = 5.0;     // child, baselines and sweep
 constexpr double kReportSeconds = 0.01;
 constexpr double kProcessBytes = 6e8;  // libtorch, and what the allocator keeps (device.h)
 constexpr double kSmallestChildFraction = 0.1;

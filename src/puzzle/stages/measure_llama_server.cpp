@@ -131,11 +131,11 @@ class StackServers {
     for (const Architecture& layers : stacks) {
       files_.push_back(prefix.string() + fmt::format("-{}.gguf", files_.size()));
       write_model_gguf(files_.back(), stack_model(parent, layers),
-                      {.name = "stack",
-                       .license = "",
-                       .parent_name = parent.weights.spec.name,
-                       .tokenizer_source = parent.path,
-                       .types = types});
+                       {.name = "stack",
+                        .license = "",
+                        .parent_name = parent.weights.spec.name,
+                        .tokenizer_source = parent.path,
+                        .types = types});
     }
     if (fits_memory()) {
       for (std::size_t stack = 0; stack < files_.size(); ++stack) {
