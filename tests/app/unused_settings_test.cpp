@@ -46,6 +46,8 @@ TEST(UnusedSettings, EachNeedsAnotherSettingAndSaysWhich) {
        "evaluate.long_text.samples has no effect: evaluate.long_text.lengths is empty"},
       {"export_child.hf_dtype=float16", "export_child.formats=[gguf, hf]",
        "export_child.hf_dtype has no effect: export_child.formats holds no hf"},
+      {"export_child.hf_dtype=bfloat16", "export_child.formats=[gguf, hf-padded]",
+       "export_child.hf_dtype has no effect: export_child.formats holds no hf"},
       {"search.max_shared_fraction=0.5", "search.solutions=2",
        "search.max_shared_fraction has no effect: search.solutions is 1"}};
   for (const UnusedCase& c : cases) {

@@ -106,6 +106,17 @@ TEST(Cli, HelpTellsTheExitCodesAndWhatEveryVerbTakes) {
   EXPECT_THAT(run_program({}).err, HasSubstr("`puzzle --help`"));
 }
 
+TEST(Cli, TheEnginesPageIsTheProgramsOwn) {
+  const ProgramResult result = run_program({"engines"});
+  ASSERT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.out, read_text_file(test::kSource / "docs/engines.md"))
+      << "write it anew: build/puzzle engines > docs/engines.md";
+  const ProgramResult json = run_program({"engines", "--json"});
+  ASSERT_EQ(json.exit_code, 0);
+  const Json cells = parse_json(json.out, "stdout").at("cells");
+  EXPECT_EQ(cells.size(), 2U * 16U * 3U * 5U);  // models, pairs of kinds, positions, formats
+}
+
 TEST(Cli, TheOptionsPageIsTheProgramsOwn) {
   const ProgramResult result = run_program({"options"});
   ASSERT_EQ(result.exit_code, 0);

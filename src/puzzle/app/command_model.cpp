@@ -1,4 +1,4 @@
-// inspect, generate, solve: verbs on single files.
+// inspect, generate, solve: verbs on single files; engines: what becomes of them.
 #include <cstdio>
 #include <filesystem>
 
@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/commands.h"
+#include "puzzle/app/engines_page.h"
 #include "puzzle/arch/hf_config.h"
 #include "puzzle/arch/inspect.h"
 #include "puzzle/base/error.h"
@@ -178,12 +179,28 @@ void add_solve(CLI::App& app, GlobalOptions& global, Action& selected) {
   });
 }
 
+void add_engines(CLI::App& app, GlobalOptions& global, Action& selected) {
+  CLI::App* verb = app.add_subcommand(
+      "engines",
+      "What each export format makes of each kind of block, and who reads it, as Markdown");
+  verb->callback([&global, &selected] {
+    selected.run = [&global] {
+      if (global.json) {
+        print_json(global, {{"cells", engines_json()}});
+      } else {
+        print_text(engines_page());
+      }
+    };
+  });
+}
+
 }  // namespace
 
 void add_model_commands(CLI::App& app, GlobalOptions& global, Action& selected) {
   add_inspect(app, global, selected);
   add_generate(app, global, selected);
   add_solve(app, global, selected);
+  add_engines(app, global, selected);
 }
 
 }  // namespace puzzle

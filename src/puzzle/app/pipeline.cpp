@@ -425,8 +425,8 @@ Json Pipeline::summary() const {
   if (!exported_.gguf.empty()) {
     result["gguf"] = exported_.gguf.string();
   }
-  if (!exported_.hf_folder.empty()) {
-    result["hf"] = exported_.hf_folder.string();
+  for (const auto& [format, folder] : exported_.folders) {
+    result[format] = folder.string();
   }
   return result;
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -10,15 +9,11 @@
 #include "puzzle/arch/hf_family.h"
 #include "puzzle/arch/hf_layers.h"
 #include "puzzle/arch/hf_rope.h"
-#include "puzzle/arch/nemotron_blocks.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
 
 namespace puzzle {
 namespace {
-
-constexpr const char* kNasArchitecture = "DeciLMForCausalLM";
-constexpr const char* kNasModelType = "nemotron-nas";
 
 const Json* config_member(const Json& config, const char* key) {
   const auto member = config.find(key);
@@ -134,7 +129,7 @@ void parse_context(const Json& config, const HfFamily& family, const std::string
   }
 }
 
-// What make_nemotron_nas_config wrote for this program alone.
+// What hf_config_writer.cpp wrote for this program alone.
 void parse_own_object(const Json& config, const std::string& place, ModelSpec& spec) {
   const Json* own = config_member(config, "puzzle");
   if (own == nullptr || !own->is_object()) {
@@ -154,31 +149,6 @@ void parse_own_object(const Json& config, const std::string& place, ModelSpec& s
     }
     spec.rope.frequency_divisors = divisors->get<std::vector<float>>();
   }
-}
-
-Json make_own_object(const ModelSpec& spec) {
-  Json own = {{"version", 1}, {"name", spec.name}};
-  if (spec.attention_bias != spec.attention_output_bias) {
-    own["attention_bias"] = spec.attention_bias;
-    own["attention_output_bias"] = spec.attention_output_bias;
-  }
-  if (spec.qk_norm) {
-    own["qk_norm"] = true;
-  }
-  if (!spec.context_limit.empty()) {
-    own["context_limit"] = spec.context_limit;
-  }
-  if (!spec.rope.frequency_divisors.empty()) {
-    own["rope_frequency_divisors"] = spec.rope.frequency_divisors;
-  }
-  return own;
-}
-
-Json make_eos(const std::vector<std::int64_t>& tokens) {
-  if (tokens.empty()) {
-    return nullptr;
-  }
-  return tokens.size() == 1 ? Json(tokens.front()) : Json(tokens);
 }
 
 }  // namespace
@@ -232,43 +202,12 @@ ModelSpec load_hf_config(const std::filesystem::path& folder) {
   return spec;
 }
 
-Json make_nemotron_nas_config(const ModelSpec& spec, const std::string& torch_dtype) {
-  if (torch_dtype != "float32" && torch_dtype != "bfloat16" && torch_dtype != "float16") {
-    fail(ErrorKind::kUsage, "torch_dtype '{}': expected float32, bfloat16 or float16", torch_dtype);
+std::string hf_model_type(const std::filesystem::path& model) {
+  const std::filesystem::path path = model / "config.json";
+  if (!std::filesystem::is_regular_file(path)) {
+    return "";
   }
-  check_model_spec(spec, "nemotron-nas config");
-  Json config = {
-      {"architectures", {kNasArchitecture}},
-      {"model_type", kNasModelType},
-      {"auto_map",
-       {{"AutoConfig", "configuration_decilm.DeciLMConfig"},
-        {"AutoModelForCausalLM", "modeling_decilm.DeciLMForCausalLM"}}},
-      {"block_configs", make_block_configs(spec)},
-      {"num_hidden_layers", spec.num_layers()},
-      {"hidden_size", spec.hidden_size},
-      {"num_attention_heads", spec.num_heads},
-      {"head_dim", spec.head_dim},
-      {"num_key_value_heads", nullptr},
-      {"intermediate_size", nullptr},
-      {"hidden_act", "silu"},
-      {"rms_norm_eps", spec.rms_norm_eps},
-      {"max_position_embeddings", spec.context_length},
-      {"rope_theta", spec.rope.theta},
-      {"rope_scaling", make_hf_rope_scaling(spec.rope)},
-      {"attention_bias", spec.attention_bias || spec.attention_output_bias},
-      {"mlp_bias", spec.mlp_bias},
-      {"attention_dropout", 0.0},
-      {"tie_word_embeddings", spec.tie_embeddings},
-      {"vocab_size", spec.vocab_size},
-      {"bos_token_id", spec.bos_token < 0 ? Json() : Json(spec.bos_token)},
-      {"eos_token_id", make_eos(spec.eos_tokens)},
-      {"initializer_range", 0.02},
-      {"pretraining_tp", 1},
-      {"use_cache", true},
-      {"torch_dtype", torch_dtype},
-      {"puzzle", make_own_object(spec)},
-  };
-  return config;
+  return json_string(load_json(path), "model_type", path.string(), "");
 }
 
 }  // namespace puzzle

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -34,6 +35,23 @@ namespace puzzle {
 // anything else Error(kUsage).
 [[nodiscard]] nlohmann::json make_nemotron_nas_config(const ModelSpec& spec,
                                                       const std::string& torch_dtype);
+
+// The model_type that a folder's config.json names; empty where it has none, or for a file.
+[[nodiscard]] std::string hf_model_type(const std::filesystem::path& model);
+
+// A model of transformers' own class, all of whose layers are alike (padded_model.h): what Llama,
+// Mistral, Qwen2 and Qwen3 read, in the class of `parent_type` where that has the same biases and
+// norms. Throws Error(kUsage) where no class holds it (refusal()), or the layers differ.
+[[nodiscard]] nlohmann::json make_plain_config(const ModelSpec& spec,
+                                               const std::string& torch_dtype,
+                                               std::string_view parent_type);
+// The same class with Puzzletron's block_configs, and "AnyModel" over it (formats.md 3.1, 3.2), for
+// the weights of nemotron-nas. One file serves both readers: vLLM's goes by `architectures` and
+// `base_architecture`; Model-Optimizer's looks the class AnyModel up in transformers, where there
+// is none, and goes by model_type. Throws Error(kUsage) as refusal().
+[[nodiscard]] nlohmann::json make_any_model_config(const ModelSpec& spec,
+                                                   const std::string& torch_dtype,
+                                                   std::string_view parent_type);
 
 // I -> ffn_mult that every reader maps back to I (formats.md 2.5); I must be a multiple of 256,
 // else Error(kUsage).

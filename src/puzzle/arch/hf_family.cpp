@@ -66,6 +66,18 @@ std::string architecture_name(const Json& config, const std::string& place) {
   return name == "AnyModel" ? json_string(config, "base_architecture", place) : name;
 }
 
+bool is_plain_class_of(const HfFamily& family, const ModelSpec& spec) {
+  if (family.needs_block_configs || family.model_type == "deci") {
+    return false;
+  }
+  const bool has_own_biases = family.has_qkv_bias
+                                  ? spec.attention_bias && !spec.attention_output_bias
+                                  : spec.attention_bias == spec.attention_output_bias &&
+                                        (!spec.attention_bias || family.reads_attention_bias);
+  return has_own_biases && family.has_qk_norm == spec.qk_norm &&
+         (!spec.mlp_bias || family.reads_mlp_bias);
+}
+
 bool has_sliding_layer(const Json& types, const std::string& place) {
   if (!types.is_array()) {
     fail(ErrorKind::kFormat, "{}: layer_types is {}, expected a list", place, types.type_name());
@@ -103,6 +115,16 @@ const HfFamily& find_hf_family(const Json& config, const std::string& place) {
   }
   fail(ErrorKind::kFormat, "{}: architecture {} (model_type {}) is not supported; expected {}",
        place, name.empty() ? "unknown" : name, type.empty() ? "absent" : type, join(known, ", "));
+}
+
+const HfFamily* find_plain_family(const ModelSpec& spec, std::string_view preferred) {
+  const HfFamily* found = nullptr;
+  for (const HfFamily& family : kFamilies) {
+    if (is_plain_class_of(family, spec) && (found == nullptr || family.model_type == preferred)) {
+      found = &family;
+    }
+  }
+  return found;
 }
 
 std::optional<std::int64_t> parse_sliding_window(const Json& config, const HfFamily& family,

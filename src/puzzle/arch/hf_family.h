@@ -9,6 +9,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "puzzle/arch/model_spec.h"
+
 namespace puzzle {
 
 struct HfFamily {
@@ -30,6 +32,10 @@ struct HfFamily {
 // base_architecture. Throws Error(kFormat) listing what is supported.
 [[nodiscard]] const HfFamily& find_hf_family(const nlohmann::json& config,
                                              const std::string& place);
+
+// The class of transformers' own that has just this model's biases and norms of q and k, layers
+// apart: the one of `preferred` model_type where it does, else the first. Null if none has.
+[[nodiscard]] const HfFamily* find_plain_family(const ModelSpec& spec, std::string_view preferred);
 
 // Number of tokens that a layer with the shortest view sees, itself included; nothing if all layers
 // see everything. Throws Error(kFormat) for layer types that this project does not have.

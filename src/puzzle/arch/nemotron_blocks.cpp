@@ -225,4 +225,30 @@ Json make_block_configs(const ModelSpec& spec) {
   return blocks;
 }
 
+Json make_puzzletron_blocks(const ModelSpec& spec, const std::string& torch_dtype) {
+  const char* precision = torch_dtype == "bfloat16"  ? "bf16"
+                          : torch_dtype == "float16" ? "fp16"
+                                                     : "fp32";
+  const auto sub_block_config = [precision](bool no_op, bool is_linear) {
+    return Json{{"no_op", no_op},
+                {"replace_with_linear", is_linear},
+                {"sparsify", nullptr},
+                {"weights_precision", precision}};
+  };
+  Json blocks = Json::array();
+  for (const BlockSpec& block : spec.layers) {
+    const auto size = [](std::int64_t count) { return count > 0 ? Json(count) : Json(); };
+    Json attention = sub_block_config(block.attention.kind == AttentionKind::kNone,
+                                      block.attention.kind == AttentionKind::kLinear);
+    attention.update({{"num_key_value_heads", size(block.attention.kv_heads)},
+                      {"llama4", nullptr},
+                      {"mamba", nullptr}});
+    Json ffn =
+        sub_block_config(block.ffn.kind == FfnKind::kNone, block.ffn.kind == FfnKind::kLinear);
+    ffn.update({{"moe", nullptr}, {"intermediate_size", size(block.ffn.width)}});
+    blocks.push_back({{"attention", attention}, {"ffn", ffn}, {"parallel_blocks", nullptr}});
+  }
+  return blocks;
+}
+
 }  // namespace puzzle

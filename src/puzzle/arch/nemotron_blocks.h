@@ -17,5 +17,9 @@ namespace puzzle {
                                                std::int64_t num_layers, const std::string& place);
 
 [[nodiscard]] nlohmann::json make_block_configs(const ModelSpec& spec);
+// Puzzletron's, with every key it has; linear sub-blocks have none that is read. `torch_dtype`
+// gives weights_precision: bf16, fp16 or fp32.
+[[nodiscard]] nlohmann::json make_puzzletron_blocks(const ModelSpec& spec,
+                                                    const std::string& torch_dtype);
 
 }  // namespace puzzle

@@ -26,17 +26,24 @@ std::string torch_dtype_name(c10::ScalarType type) {
   }
 }
 
-void write_child_folder(const std::filesystem::path& folder, const ModelWeights& child,
-                        const std::filesystem::path& tokenizer_source, c10::ScalarType stored_type,
-                        const std::map<std::string, std::string>& metadata) {
+void write_model_folder(const std::filesystem::path& folder, const Json& config,
+                        const std::filesystem::path& tokenizer_source,
+                        const std::function<void(const std::filesystem::path&)>& write_weights) {
   make_folder(folder);
   std::filesystem::remove(folder / "config.json");
-  save_weights(folder / "model.safetensors", child, stored_type, metadata);
+  write_weights(folder / "model.safetensors");
   for (const auto& [name, content] : load_hf_tokenizer_files(tokenizer_path(tokenizer_source))) {
     write_text_file(folder / name, content);
   }
-  save_json(folder / "config.json",
-            make_nemotron_nas_config(child.spec, torch_dtype_name(stored_type)));
+  save_json(folder / "config.json", config);
+}
+
+void write_child_folder(const std::filesystem::path& folder, const ModelWeights& child,
+                        const std::filesystem::path& tokenizer_source, c10::ScalarType stored_type,
+                        const std::map<std::string, std::string>& metadata) {
+  write_model_folder(
+      folder, make_nemotron_nas_config(child.spec, torch_dtype_name(stored_type)), tokenizer_source,
+      [&](const std::filesystem::path& file) { save_weights(file, child, stored_type, metadata); });
 }
 
 bool holds_child(const std::filesystem::path& folder, const std::string& key) {
