@@ -1,10 +1,12 @@
 #include "puzzle/app/run_result.h"
+#include "puzzle/app/scenario_text.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/base/json.h"
+#include "puzzle/results/throughput_rows.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -96,6 +98,34 @@ TEST_F(RunResult, TheMeasurementDecidesWhereItIsOfTheSameEngine) {
   EXPECT_TRUE(measured[3].is_met);
   EXPECT_THAT(outcome_text(measured[0]), HasSubstr("missed, measured 8"));
   EXPECT_TRUE(outcomes({"prefill_s <= 0.7x"}, "native")[0].is_met);
+}
+
+// Another workload than the run's must not decide its budgets, though it was timed later.
+TEST_F(RunResult, TheTableOfScenariosIsShownByItself) {
+  std::vector<ThroughputRow> rows = {timed_row("parent", 10.0, 2.0), timed_row("child", 8.0, 2.5)};
+  db_.put(rows);
+  db_.set_current(RunTable::kThroughput, "throughput", {"t"});
+  for (ThroughputRow& row : rows) {
+    row.key = "scenario";
+    row.prompt_tokens = 4;
+    row.generated_tokens = 3;
+    row.measured_prefill_s = *row.measured_prefill_s / 2.0;
+    row.predicted_prefill_s = *row.measured_prefill_s * 1.25;
+  }
+  db_.put(rows);
+  db_.set_current(RunTable::kThroughput, kScenarioScope, {"scenario", "not yet timed"});
+  EXPECT_DOUBLE_EQ(*outcomes({"prefill_s <= 0.7x"}, "llama-server")[0].measured, 8.0);
+  const Json table = run_summary(db_, "scenarios", {}).at("scenarios");
+  ASSERT_EQ(table.size(), 1U);
+  EXPECT_EQ(table[0].at("prompt_tokens"), 4);
+  // Two steps: 5 + 2 / 2 s against 4 + 2 / 2.5 s.
+  EXPECT_DOUBLE_EQ(table[0].at("parent").at("total_s"), 6.0);
+  EXPECT_DOUBLE_EQ(table[0].at("speed_up"), 6.0 / 4.8);
+  const std::string text = scenario_table_text(scenario_throughput(db_));
+  EXPECT_THAT(text, HasSubstr("1.25×"));
+  EXPECT_THAT(text, HasSubstr("−20")) << "predicted rate of prefill";
+  db_.set_current(RunTable::kThroughput, kScenarioScope, {});
+  EXPECT_TRUE(run_summary(db_, "scenarios", {}).at("scenarios").empty());
 }
 
 TEST_F(RunResult, TheEndOfARunSaysWhatWasReached) {

@@ -48,6 +48,8 @@ TEST(UnusedSettings, EachNeedsAnotherSettingAndSaysWhich) {
        "export_child.hf_dtype has no effect: export_child.formats holds no hf"},
       {"export_child.hf_dtype=bfloat16", "export_child.formats=[gguf, hf-padded]",
        "export_child.hf_dtype has no effect: export_child.formats holds no hf"},
+      {"scenarios.batch=[4]", "scenarios.enabled=true",
+       "scenarios.batch has no effect: scenarios.enabled is false"},
       {"search.max_shared_fraction=0.5", "search.solutions=2",
        "search.max_shared_fraction has no effect: search.solutions is 1"}};
   for (const UnusedCase& c : cases) {

@@ -116,6 +116,32 @@ TEST(RunReport, EscapesWhatTheRunSays) {
   EXPECT_THAT(page, HasSubstr("a: &quot;&lt;b&gt;&quot;"));
 }
 
+TEST(RunReport, TheTableOfScenariosHasARowAndBarsForEachWorkload) {
+  TempDir folder;
+  RunDb db(folder / "run.db");
+  std::vector<ThroughputRow> rows;
+  for (const std::int64_t batch : {1, 4}) {
+    for (const char* model : {"parent", "child"}) {
+      ThroughputRow row{.key = "s", .model = model, .engine = "llama-server", .batch = batch};
+      row.prompt_tokens = 2048;
+      row.generated_tokens = 129;
+      row.measured_prefill_s = row.model == "parent" ? 4.0 : 2.0;
+      row.measured_generation_per_s = row.model == "parent" ? 128.0 : 512.0;
+      row.predicted_prefill_s = 2.2;
+      rows.push_back(row);
+    }
+  }
+  db.put(rows);
+  db.set_current(RunTable::kThroughput, "scenarios", {"s"});
+  const std::string page = render_report(db);
+  expect_sound_page(page);
+  EXPECT_THAT(page, HasSubstr("2048 / 129"));
+  EXPECT_THAT(page, HasSubstr("2048/129 ×4"));
+  EXPECT_THAT(page, HasSubstr("−9.1 %")) << "the child's predicted rate of prefill";
+  EXPECT_THAT(page, HasSubstr("2.22×")) << "5 s against 2.25 s at batch 1";
+  EXPECT_THAT(page, Not(HasSubstr("No model's speed")));
+}
+
 // A run of the future, or one stopped half-way: rows without their counterparts.
 TEST(RunReport, SurvivesPartialRuns) {
   TempDir folder;

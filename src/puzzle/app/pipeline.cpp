@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/failure.h"
+#include "puzzle/app/scenario_text.h"
 #include "puzzle/app/stage_times.h"
 #include "puzzle/app/validate.h"
 #include "puzzle/app/version.h"
@@ -22,6 +23,7 @@
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/report/run_report.h"
 #include "puzzle/results/facts.h"
+#include "puzzle/results/throughput_rows.h"
 #include "puzzle/stages/model_card.h"
 #include "puzzle/stages/weight_types.h"
 #include "puzzle/tensor/device.h"
@@ -78,6 +80,8 @@ const std::vector<Pipeline::Stage>& Pipeline::stages() {
       {"export", "The child for llama.cpp and for Hugging Face", &Pipeline::export_stage},
       {"throughput", "Time the exported child beside its parent in llama.cpp",
        &Pipeline::throughput_stage},
+      {"scenarios", "Time both over a table of prompt and generation lengths and batches",
+       &Pipeline::scenarios_stage},
       {"report", "One page with everything", &Pipeline::report_stage}};
   return kStages;
 }
@@ -179,7 +183,8 @@ void Pipeline::run_until(const std::string& last) {
     try {
       run_stage(stage);
     } catch (const Error& error) {
-      if (stage.name != "throughput" || last == stage.name || error.kind() != ErrorKind::kIo) {
+      const bool is_timing = stage.name == "throughput" || stage.name == "scenarios";
+      if (!is_timing || last == stage.name || error.kind() != ErrorKind::kIo) {
         throw;
       }
       log_warning("{}; the report is written without it", error.what());
@@ -429,6 +434,10 @@ Json Pipeline::summary() const {
     result[format] = folder.string();
   }
   return result;
+}
+
+std::string Pipeline::scenarios_text() const {
+  return scenario_table_text(scenario_throughput(*db_));
 }
 
 std::string Pipeline::result_text() const { return run_text(*db_, outcomes()); }

@@ -59,6 +59,7 @@ void Recipe::visit(OptionList& list) {
   list.section("evaluate", evaluate);
   list.section("export_child", export_child);
   list.section("throughput", throughput);
+  list.section("scenarios", scenarios);
   list.section("communicator", communicator);
 }
 

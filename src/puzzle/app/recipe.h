@@ -17,6 +17,7 @@
 #include "puzzle/stages/init_library.h"
 #include "puzzle/stages/measure.h"
 #include "puzzle/stages/repair.h"
+#include "puzzle/stages/scenario_table.h"
 #include "puzzle/stages/score.h"
 #include "puzzle/stages/search.h"
 #include "puzzle/stages/throughput.h"
@@ -54,6 +55,7 @@ struct Recipe {
   EvaluateOptions evaluate;
   ExportOptions export_child;
   ThroughputOptions throughput;
+  ScenarioTableOptions scenarios;
   CommunicatorOptions communicator;
 
   void visit(OptionList& list);

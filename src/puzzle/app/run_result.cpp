@@ -6,10 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/pipeline.h"
+#include "puzzle/app/scenario_text.h"
 #include "puzzle/app/stage_times.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/report/number.h"
+#include "puzzle/results/throughput_rows.h"
 
 namespace puzzle {
 namespace {
@@ -32,8 +34,8 @@ double measured_cost(const ThroughputRow& row, const SearchCost& cost) {
   const auto batch = static_cast<double>(row.batch);
   const auto prompt = static_cast<double>(row.prompt_tokens);
   const auto generated = static_cast<double>(row.generated_tokens);
-  const double generation_s = batch * (generated - 1.0) / *row.measured_generation_per_s;
-  const double total_s = *row.measured_prefill_s + generation_s;
+  const double generation_s = measured_generation_s(row);
+  const double total_s = measured_total_s(row);
   if (cost.name == "prefill_s") {
     return *row.measured_prefill_s;
   }
@@ -157,7 +159,7 @@ Json models_json(const RunDb& db) {
 
 Json throughput_json(const RunDb& db) {
   Json throughput = Json::object();
-  for (const ThroughputRow& row : db.throughput()) {
+  for (const ThroughputRow& row : run_throughput(db)) {
     throughput[row.model] = {
         {"engine", row.engine},
         {"prefill_s", optional_json(row.measured_prefill_s)},
@@ -169,7 +171,7 @@ Json throughput_json(const RunDb& db) {
 }
 
 std::string speed_lines(const RunDb& db) {
-  const std::vector<ThroughputRow> rows = db.throughput();
+  const std::vector<ThroughputRow> rows = run_throughput(db);
   const ThroughputRow* parent = find_timed(rows, "parent");
   const ThroughputRow* child = find_timed(rows, "child");
   if (parent == nullptr || child == nullptr) {
@@ -231,7 +233,7 @@ std::vector<BudgetOutcome> budget_outcomes(const std::vector<BudgetSpec>& budget
                                            const RunDb& db, const std::string& engine) {
   const auto parent_costs = model_costs(setting.parent->layers, setting);
   const auto child_costs = model_costs(child, setting);
-  const std::vector<ThroughputRow> rows = db.throughput();
+  const std::vector<ThroughputRow> rows = run_throughput(db);
   const ThroughputRow* parent_row = find_timed(rows, "parent");
   const ThroughputRow* child_row = find_timed(rows, "child");
   std::vector<BudgetOutcome> outcomes;
@@ -284,6 +286,9 @@ Json run_summary(const RunDb& db, const std::string& stage,
   }
   if (has_come_to("throughput")) {
     summary["throughput"] = throughput_json(db);
+  }
+  if (has_come_to("scenarios")) {
+    summary["scenarios"] = scenario_table_json(scenario_throughput(db));
   }
   return summary;
 }

@@ -81,7 +81,7 @@ std::vector<const ModelRow*> compared_models(const ReportData& data) {
 }
 
 std::string generation_text(const ReportData& data, const std::string& model) {
-  const std::vector<SpeedPair> pairs = speed_pairs(data, model);
+  const std::vector<TimedPair> pairs = speed_pairs(data, model);
   return pairs.empty() ? "–" : format_significant(*pairs.front().model->measured_generation_per_s);
 }
 

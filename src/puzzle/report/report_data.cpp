@@ -36,11 +36,6 @@ std::optional<double> half_range(const ThroughputRow& row) {
   return std::abs(*row.generation_p90_per_s - *row.generation_p10_per_s) / 2;
 }
 
-bool same_workload(const ThroughputRow& a, const ThroughputRow& b) {
-  return a.engine == b.engine && a.batch == b.batch && a.prompt_tokens == b.prompt_tokens &&
-         a.generated_tokens == b.generated_tokens;
-}
-
 }  // namespace
 
 ReportData load_report_data(const RunDb& db) {
@@ -55,7 +50,8 @@ ReportData load_report_data(const RunDb& db) {
   data.variants = db.variants();
   data.models = db.models();
   data.evaluations = db.evaluations();
-  data.throughput = db.throughput();
+  data.throughput = run_throughput(db);
+  data.scenarios = scenario_throughput(db);
   data.comparison = load_comparison(db);
   return data;
 }
@@ -170,12 +166,12 @@ std::string metric_label(std::string_view metric) {
       {"lm_loss", "loss over the parent's, nats/token"},
       {"downstream", "accuracy lost on questions"},
       {"perplexity", "perplexity"},
-      {"answer_nats", "−log p of the right answer, nats"},
-      {"found_fraction", "expected strings found"},
       {"bits_per_byte", "bits per byte"},
       {"top1", "top-1 agreement with the parent"},
       {"retention", "kept"},
       {"accuracy", "accuracy"},
+      {"answer_nats", "−log p of the right answer, nats"},
+      {"found_fraction", "expected strings found"},
       {"accuracy_norm", "accuracy, length-normalised"}};
   const auto found = kLabels.find(metric);
   if (found != kLabels.end()) {
@@ -253,26 +249,15 @@ std::optional<Retention> mean_retention(const ReportData& data, std::string_view
   return retention;
 }
 
-std::vector<SpeedPair> speed_pairs(const ReportData& data, std::string_view model) {
-  const std::string parent = parent_name(data);
-  std::vector<SpeedPair> pairs;
-  for (const ThroughputRow& row : data.throughput) {
-    if (row.model != model || !row.measured_generation_per_s.has_value()) {
-      continue;
-    }
-    for (const ThroughputRow& other : data.throughput) {
-      if (other.model == parent && same_workload(row, other) &&
-          other.measured_generation_per_s.value_or(0.0) > 0.0) {
-        pairs.push_back({&other, &row});
-      }
-    }
-  }
+std::vector<TimedPair> speed_pairs(const ReportData& data, std::string_view model) {
+  std::vector<TimedPair> pairs =
+      timed_pairs(data.throughput, parent_name(data), std::string(model));
   std::stable_partition(pairs.begin(), pairs.end(),
-                        [](const SpeedPair& pair) { return pair.model->engine == "llama-server"; });
+                        [](const TimedPair& pair) { return pair.model->engine == "llama-server"; });
   return pairs;
 }
 
-Estimate generation_speed_up(const SpeedPair& pair) {
+Estimate generation_speed_up(const TimedPair& pair) {
   const double parent = *pair.parent->measured_generation_per_s;
   const double model = *pair.model->measured_generation_per_s;
   const double ratio = model / parent;

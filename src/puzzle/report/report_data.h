@@ -9,6 +9,7 @@
 #include "puzzle/results/comparison.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/results/run_db.h"
+#include "puzzle/results/throughput_rows.h"
 
 namespace puzzle {
 
@@ -29,7 +30,8 @@ struct ReportData {
   std::vector<VariantRow> variants;
   std::vector<ModelRow> models;
   std::vector<EvaluationRow> evaluations;
-  std::vector<ThroughputRow> throughput;
+  std::vector<ThroughputRow> throughput;  // of the run's own workload
+  std::vector<ThroughputRow> scenarios{};
   std::optional<Comparison> comparison{};  // of `puzzle compare`
 };
 
@@ -84,15 +86,10 @@ struct Retention {
 [[nodiscard]] std::optional<Retention> mean_retention(const ReportData& data,
                                                       std::string_view model);
 
-// The parent's and a model's rows of one engine and workload, both measured.
-struct SpeedPair {
-  const ThroughputRow* parent = nullptr;
-  const ThroughputRow* model = nullptr;
-};
 // First the engines in which files are exported to run (llama-server), then by name.
-[[nodiscard]] std::vector<SpeedPair> speed_pairs(const ReportData& data, std::string_view model);
+[[nodiscard]] std::vector<TimedPair> speed_pairs(const ReportData& data, std::string_view model);
 // Generation tokens/s of model over parent. The error is half the p10–p90 range of both.
-[[nodiscard]] Estimate generation_speed_up(const SpeedPair& pair);
+[[nodiscard]] Estimate generation_speed_up(const TimedPair& pair);
 [[nodiscard]] std::string workload_text(const ThroughputRow& row);  // "llama-server, batch 1, …"
 
 }  // namespace puzzle

@@ -45,11 +45,11 @@ Tile make_tile(const std::string& name, const std::string& formatted, const std:
 }
 
 std::optional<Tile> speed_tile(const ReportData& data) {
-  const std::vector<SpeedPair> pairs = speed_pairs(data, child_name(data));
+  const std::vector<TimedPair> pairs = speed_pairs(data, child_name(data));
   if (pairs.empty()) {
     return std::nullopt;
   }
-  const SpeedPair& pair = pairs.front();
+  const TimedPair& pair = pairs.front();
   const Estimate ratio = generation_speed_up(pair);
   const std::string samples =
       ratio.error > 0.0 ? fmt::format("; ± is the spread of {} runs each", pair.model->samples)

@@ -116,6 +116,64 @@ void add_speed_table(Markup& out, const ReportData& data, const std::string& wor
   add_table(out, columns, rows);
 }
 
+// One group of bars per workload: how many times faster the child is.
+std::string scenario_chart(const std::vector<TimedPair>& pairs) {
+  BarChart chart;
+  chart.text = {"scenarios", "Child against parent, by workload",
+                "Bars of the parent's time over the child's for every workload: prefill, "
+                "generation, and both together."};
+  chart.value_label = "times faster";
+  chart.series = {{"prefill", 1, {}}, {"generation", 0, {}}, {"both", 5, {}}};
+  for (const TimedPair& pair : pairs) {
+    const ThroughputRow& parent = *pair.parent;
+    const ThroughputRow& child = *pair.model;
+    const double prefill = child.measured_prefill_s.value_or(0.0);
+    chart.groups.push_back(fmt::format("{}/{}{}", child.prompt_tokens, child.generated_tokens,
+                                       child.batch > 1 ? fmt::format(" ×{}", child.batch) : ""));
+    chart.series[0].values.push_back(
+        prefill > 0.0 ? plain(parent.measured_prefill_s.value_or(0.0) / prefill) : std::nullopt);
+    chart.series[1].values.push_back(
+        plain(*child.measured_generation_per_s / *parent.measured_generation_per_s));
+    chart.series[2].values.push_back(plain(measured_total_s(parent) / measured_total_s(child)));
+  }
+  return render_chart(chart);
+}
+
+void add_scenarios(Markup& out, const ReportData& data) {
+  const std::vector<TimedPair> pairs =
+      timed_pairs(data.scenarios, parent_name(data), child_name(data));
+  if (pairs.empty()) {
+    return;
+  }
+  out.raw(scenario_chart(pairs));
+  const std::vector<Column> columns = {{"prompt / generated"},
+                                       {"batch"},
+                                       {"prefill, s: parent"},
+                                       {"child"},
+                                       {"deviation"},
+                                       {"generation, tokens/s: parent"},
+                                       {"child"},
+                                       {"deviation"},
+                                       {"both, times faster"}};
+  std::vector<TableRow> rows;
+  for (const TimedPair& pair : pairs) {
+    const ThroughputRow& parent = *pair.parent;
+    const ThroughputRow& child = *pair.model;
+    const auto seconds = [](const ThroughputRow& row) -> Cell {
+      return row.measured_prefill_s ? format_significant(*row.measured_prefill_s) : "–";
+    };
+    rows.push_back({{fmt::format("{} / {}", child.prompt_tokens, child.generated_tokens),
+                     fmt::format("{}", child.batch), seconds(parent), seconds(child),
+                     deviation_cell(prefill_rate(child)),
+                     rate_cell(generation_rate(parent).measured),
+                     rate_cell(generation_rate(child).measured),
+                     deviation_cell(generation_rate(child)),
+                     format_ratio(measured_total_s(parent) / measured_total_s(child))},
+                    false});
+  }
+  add_table(out, columns, rows);
+}
+
 }  // namespace
 
 PageSection speed_section(const ReportData& data) {
@@ -132,7 +190,7 @@ PageSection speed_section(const ReportData& data) {
       workloads.push_back(workload_text(row));
     }
   }
-  if (workloads.empty()) {
+  if (workloads.empty() && data.scenarios.empty()) {
     add_nothing(out, "No model's speed has been predicted or measured yet.");
   }
   for (std::size_t i = 0; i < workloads.size(); ++i) {
@@ -144,6 +202,7 @@ PageSection speed_section(const ReportData& data) {
     out.close();
     add_speed_table(out, data, workloads[i]);
   }
+  add_scenarios(out, data);
   section.body = out.str();
   return section;
 }

@@ -245,6 +245,18 @@ std::vector<EvaluationRow> RunDb::evaluations_of(const std::string& key) const {
   return rows_of_key<EvaluationRow>(connection_->file, key);
 }
 
+std::set<std::string> RunDb::current_keys(RunTable table, const std::string& scope) const {
+  SqliteStatement statement(connection_->file,
+                            "SELECT key FROM current_keys WHERE tab = ? AND scope = ?");
+  statement.bind(0, table_name(table));
+  statement.bind(1, std::string_view(scope));
+  std::set<std::string> keys;
+  while (statement.step()) {
+    keys.insert(statement.text(0));
+  }
+  return keys;
+}
+
 void RunDb::set_current(RunTable table, const std::string& scope,
                         const std::vector<std::string>& keys) {
   const SqliteFile& file = connection_->file;

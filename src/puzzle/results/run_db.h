@@ -123,6 +123,8 @@ class RunDb {
   // before; call it when a stage starts. `scope` tells users of one table apart, e.g. the child
   // evaluated.
   void set_current(RunTable table, const std::string& scope, const std::vector<std::string>& keys);
+  // What that user named last; empty if it never did.
+  [[nodiscard]] std::set<std::string> current_keys(RunTable table, const std::string& scope) const;
 
   // Every row of every table: {"schema": 1, "scores": [{"layer": 0, …}, …], …}. Infinities are the
   // strings "inf" and "-inf". Same contents, same bytes when dumped.

@@ -230,8 +230,8 @@ void MeasureOptions::visit(OptionList& list) {
            "What runs the sub-blocks: our own decoder, a real llama.cpp, a hardware description, "
            "or a table measured elsewhere.");
   list.add("types", types,
-           "Weight types for llama-server and roofline: like-parent, f32, f16, bf16, q8_0, q4_0 or "
-           "q4_1; fp8 for roofline.");
+           "Weight types for llama-server and roofline: like-parent, f32, f16, bf16, q8_0, q5_0, "
+           "q4_0, q4_1, q4_k or q6_k; fp8 for roofline.");
   list.add("stack_layers", stack_layers, Range<std::int64_t>{2, 1000},
            "Sub-blocks of one kind in a stack that is timed, so that fixed costs cancel.");
   list.add("steps", steps, Range<std::int64_t>{2, 1 << 20},
@@ -298,7 +298,7 @@ void check_measure(const MeasureOptions& options, const SearchSpace& space,
 
 MeasureResult measure(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
                       const Scenario& scenario, const MeasureOptions& options,
-                      const TimedEngine& engine) {
+                      const TimedEngine& engine, MeasureRole role) {
   const Stopwatch watch;
   MeasureResult result;
   result.engine = options.engine;
@@ -333,7 +333,9 @@ MeasureResult measure(RunContext& context, const LoadedModel& parent, const Sear
       transaction.commit();
     }
     result.rows = as_measured(context.db.costs_of(result.key));
-    context.db.set_current(RunTable::kCosts, "measure", {result.key});
+    if (role == MeasureRole::kRun) {
+      context.db.set_current(RunTable::kCosts, "measure", {result.key});
+    }
     warn_of_doubts(result);
     warn_of_extrapolation(result, space, scenario);
   }

@@ -44,12 +44,15 @@ struct MeasureResult {
   std::vector<std::string> doubts;  // of StackCosts; also logged as warnings
 };
 
+// Whose rows they are: the run's, or only of a prediction beside it.
+enum class MeasureRole { kRun, kPrediction };
+
 // Times every distinct sub-block and the fixed rest for each batch size and context length, and
 // records CostRows. Passes that llama-server has made are not made again by a resumed run. Throws
 // as check_measure(), and Error(kIo) where the engine cannot be started.
 MeasureResult measure(RunContext& context, const LoadedModel& parent, const SearchSpace& space,
                       const Scenario& scenario, const MeasureOptions& options,
-                      const TimedEngine& engine);
+                      const TimedEngine& engine, MeasureRole role = MeasureRole::kRun);
 
 // What can be known before anything runs. Throws Error(kIo), Error(kFormat) for a table that cannot
 // be read, and Error(kUsage): a table that lacks a sub-block, phase or batch size, hardware without

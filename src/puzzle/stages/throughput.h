@@ -12,16 +12,13 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <optional>
-#include <string>
 #include <vector>
 
 #include "puzzle/arch/scenario.h"
 #include "puzzle/data/token_split.h"
-#include "puzzle/engine/cost_model.h"
 #include "puzzle/engine/timed_engine.h"
 #include "puzzle/stages/run_context.h"
+#include "puzzle/stages/timed_files.h"
 
 namespace puzzle {
 
@@ -35,17 +32,8 @@ struct ThroughputOptions {
   void visit(OptionList& list);
 };
 
-struct TimedFile {
-  std::string model;                     // ModelRow::name: "parent", "child", …
-  std::filesystem::path file;            // a .gguf
-  std::optional<Prediction> prediction;  // of llama-server, for these weight types and this batch
-  std::int64_t batch = 1;
-};
-
-// Times prefill and generation of every file with the scenario's prompt and generation lengths, the
-// files in turn so that drift of a shared machine hits all alike, in rounds by the timing policy (a
-// round is as noisy as the noisiest file), and records ThroughputRows; then EvaluationRows of the
-// tasks above. Warns if no round was quiet. Throws Error(kIo) if llama.cpp cannot be run.
+// Times every file (time_files()) and records ThroughputRows; then EvaluationRows of the tasks
+// above. Throws Error(kIo) if llama.cpp cannot be run.
 void measure_throughput(RunContext& context, const std::vector<TimedFile>& files,
                         const Scenario& scenario, const TokenPart& test,
                         const ThroughputOptions& options, const TimedEngine& engine);

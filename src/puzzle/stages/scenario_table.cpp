@@ -1,0 +1,229 @@
+#include "puzzle/stages/scenario_table.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include "puzzle/base/error.h"
+#include "puzzle/base/hash.h"
+#include "puzzle/base/log.h"
+#include "puzzle/base/options.h"
+#include "puzzle/base/progress.h"
+#include "puzzle/engine/llama_server.h"
+#include "puzzle/results/facts.h"
+#include "puzzle/results/throughput_rows.h"
+#include "puzzle/stages/timed_files.h"
+#include "puzzle/stages/weight_types.h"
+
+namespace puzzle {
+namespace {
+
+constexpr std::int64_t kScenariosVersion = 1;
+// CostModel takes a curve to be known up to a quarter beyond its last point.
+constexpr double kKnownBeyond = 1.25;
+
+// 0 for what is no number.
+std::int64_t whole_number(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() ? value : 0;
+}
+
+Workload parse_lengths(const std::string& text) {
+  const std::size_t slash = std::min(text.find('/'), text.size());
+  const std::int64_t prompt = whole_number(std::string_view(text).substr(0, slash));
+  const std::int64_t generated =
+      slash < text.size() ? whole_number(std::string_view(text).substr(slash + 1)) : 0;
+  if (prompt < 1 || generated < 2) {
+    fail(ErrorKind::kUsage,
+         "scenarios.lengths: '{}', expected prompt and generated tokens, e.g. 128/1024, of at "
+         "least 1 and 2",
+         text);
+  }
+  return {1, prompt, generated};
+}
+
+// The smallest space that holds the models' sub-blocks.
+SearchSpace space_of_models(const std::vector<ScenarioModel>& models) {
+  SearchSpace space;
+  for (const ScenarioModel& model : models) {
+    for (const BlockSpec& block : model.layers) {
+      space.layers.push_back({{block.attention}, {block.ffn}});
+    }
+  }
+  return space;
+}
+
+// Costs of the models' sub-blocks, and which files they are true of.
+class Predictor {
+ public:
+  Predictor(RunContext& context, const LoadedModel& parent,
+            const std::vector<ScenarioModel>& models, Scenario scenario,
+            const ScenarioTableOptions& options, MeasureOptions measure_options,
+            const TimedEngine& engine)
+      : types_(deployed_types(measure_options.types, scenario, parent.path)) {
+    measure_options.engine = "llama-server";
+    measure_options.contexts = predicted_contexts(options.workloads());
+    scenario.batch = options.batch;
+    // What is extrapolated is judged by these lengths.
+    scenario.prompt_tokens = measure_options.contexts.front();
+    scenario.generated_tokens = options.longest() - scenario.prompt_tokens;
+    costs_.emplace(measure(context, parent, space_of_models(models), scenario, measure_options,
+                           engine, MeasureRole::kPrediction)
+                       .rows,
+                   "scenarios: measured costs");
+  }
+
+  [[nodiscard]] std::optional<Prediction> predict(const ScenarioModel& model,
+                                                  const Workload& workload) const {
+    return is_stored_as(model.file, types_)
+               ? std::optional(costs_->predict(model.layers, workload))
+               : std::nullopt;
+  }
+
+ private:
+  WeightTypes types_;
+  std::optional<CostModel> costs_;
+};
+
+// One workload of the table.
+struct TablePoint {
+  Scenario scenario;
+  std::vector<TimedFile> files;
+
+  // Tokens by the time they take: a step of generation takes about that of eight of prefill.
+  [[nodiscard]] std::int64_t work_per_run() const {
+    const std::int64_t batch = files.front().batch;
+    return batch * (scenario.prompt_tokens / 8 + scenario.generated_tokens);
+  }
+  [[nodiscard]] std::string name() const {
+    return fmt::format("batch {}, {} + {} tokens", files.front().batch, scenario.prompt_tokens,
+                       scenario.generated_tokens);
+  }
+};
+
+TablePoint make_point(const std::vector<ScenarioModel>& models, const Workload& workload,
+                      const Scenario& scenario, const std::optional<Predictor>& predictor) {
+  TablePoint point{scenario, {}};
+  point.scenario.prompt_tokens = workload.prompt_tokens;
+  point.scenario.generated_tokens = workload.generated_tokens;
+  for (const ScenarioModel& model : models) {
+    point.files.push_back({model.name, model.file,
+                           predictor ? predictor->predict(model, workload) : std::nullopt,
+                           workload.batch});
+  }
+  return point;
+}
+
+void time_point(RunContext& context, const TablePoint& point, const TokenPart& text,
+                const TimedEngine& engine, const std::string& key, Progress& progress) {
+  std::int64_t left = point.work_per_run() * most_runs(engine.timing, point.files.size());
+  if (!context.db.has_stage(key)) {
+    const Stopwatch watch;
+    const std::vector<ThroughputRow> rows = time_files(
+        point.files, point.scenario, text, engine, "scenarios, " + point.name(), key, [&] {
+          progress.advance(point.work_per_run(), point.name());
+          left -= point.work_per_run();
+        });
+    RunTransaction transaction(context.db);
+    context.db.put(rows);
+    context.db.put({.key = key,
+                    .stage = "scenarios",
+                    .what = point.name(),
+                    .seconds = watch.seconds(),
+                    .detail_json = "{}"});
+    transaction.commit();
+  }
+  progress.skip(left);  // recorded already, or quiet before the last round
+}
+
+}  // namespace
+
+void ScenarioTableOptions::visit(OptionList& list) {
+  list.add("enabled", enabled,
+           "Whether a run ends with the table of workloads; `puzzle scenarios` makes it in any "
+           "case.");
+  list.add("lengths", lengths,
+           "Prompt and generated tokens of every row, prompt/generated; the paper's six.");
+  list.add("batch", batch, Range<std::int64_t>{1, 1 << 16},
+           "Sequences at once, each at every length.");
+  list.add("predict", predict,
+           "Whether sub-blocks of parent and child are timed at these lengths, so that each row "
+           "says what was predicted.");
+}
+
+std::vector<Workload> ScenarioTableOptions::workloads() const {
+  std::vector<Workload> workloads;
+  for (const std::string& text : lengths) {
+    for (const std::int64_t sequences : batch) {
+      workloads.push_back(parse_lengths(text));
+      workloads.back().batch = sequences;
+    }
+  }
+  return workloads;
+}
+
+std::int64_t ScenarioTableOptions::longest() const {
+  std::int64_t tokens = 0;
+  for (const Workload& workload : workloads()) {
+    tokens = std::max(tokens, workload.prompt_tokens + workload.generated_tokens);
+  }
+  return tokens;
+}
+
+std::vector<std::int64_t> predicted_contexts(const std::vector<Workload>& workloads) {
+  std::vector<std::int64_t> contexts;
+  std::int64_t longest = 0;
+  for (const Workload& workload : workloads) {
+    contexts.push_back(workload.prompt_tokens);
+    longest = std::max(longest, workload.prompt_tokens + workload.generated_tokens);
+  }
+  std::sort(contexts.begin(), contexts.end());
+  contexts.erase(std::unique(contexts.begin(), contexts.end()), contexts.end());
+  const bool is_known =
+      static_cast<double>(longest) <= kKnownBeyond * static_cast<double>(contexts.back());
+  if (!is_known || contexts.size() == 1) {  // one point is no line
+    contexts.push_back(longest);
+  }
+  return contexts;
+}
+
+void measure_scenarios(RunContext& context, const LoadedModel& parent,
+                       const std::vector<ScenarioModel>& models, const TokenPart& text,
+                       const Scenario& scenario, const ScenarioTableOptions& options,
+                       MeasureOptions measure_options, const TimedEngine& engine) {
+  const c10::NoGradGuard no_grad;
+  const std::vector<Workload> workloads = options.workloads();
+  std::optional<Predictor> predictor;
+  if (options.predict) {  // on all ranks: it ends with a barrier
+    predictor.emplace(context, parent, models, scenario, options, std::move(measure_options),
+                      engine);
+  }
+  if (context.communicator.is_first()) {
+    const std::string version = find_llama_server_version(engine.llama_server);
+    put_engine_version(context.db, version);
+    std::vector<TablePoint> points;
+    std::vector<std::string> keys;
+    std::int64_t work = 0;
+    for (const Workload& workload : workloads) {
+      points.push_back(make_point(models, workload, scenario, predictor));
+      KeyBuilder content;
+      content.add("stage", "scenarios").add("version", kScenariosVersion);
+      add_timing_to_key(content, points.back().files, points.back().scenario, text, engine,
+                        version);
+      keys.push_back(content.key());
+      work += points.back().work_per_run() * most_runs(engine.timing, models.size());
+    }
+    context.db.set_current(RunTable::kThroughput, kScenarioScope, keys);
+    Progress progress("scenarios", work, "tokens at most");
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      time_point(context, points[i], text, engine, keys[i], progress);
+    }
+  }
+  context.communicator.barrier();
+}
+
+}  // namespace puzzle
