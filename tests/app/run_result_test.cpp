@@ -1,10 +1,10 @@
 #include "puzzle/app/run_result.h"
-#include "puzzle/app/scenario_text.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/app/scenario_text.h"
 #include "puzzle/base/json.h"
 #include "puzzle/results/throughput_rows.h"
 #include "support/temp_dir.h"

@@ -34,11 +34,11 @@ struct ScenarioRun : test::StackServerRun {
   void write(const std::string& name, const ModelWeights& model) {
     models.push_back({name, folder / (name + ".gguf"), model.spec.layers});
     write_model_gguf(models.back().file, model,
-                    {.name = name,
-                     .license = "",
-                     .parent_name = "",
-                     .tokenizer_source = parent.path,
-                     .types = gguf_weight_types("f32", parent.path)});
+                     {.name = name,
+                      .license = "",
+                      .parent_name = "",
+                      .tokenizer_source = parent.path,
+                      .types = gguf_weight_types("f32", parent.path)});
   }
   void make() {
     measure_scenarios(context, parent, models, *validation, scenario, options, costs, engine);
@@ -112,7 +112,8 @@ TEST(ScenarioTable, LengthsAreReadOrRefused) {
   EXPECT_EQ(options.workloads()[0].prompt_tokens, 128);
   EXPECT_EQ(options.workloads()[0].generated_tokens, 1024);
   EXPECT_EQ(options.longest(), 1152);
-  for (const char* text : {"", "128", "128/", "/128", "128/1", "0/5", "128/1024/3", "a/b", "8 /5"}) {
+  for (const char* text :
+       {"", "128", "128/", "/128", "128/1", "0/5", "128/1024/3", "a/b", "8 /5"}) {
     options.lengths = {text};
     EXPECT_PUZZLE_ERROR((void)options.workloads(), ErrorKind::kUsage, "scenarios.lengths");
   }

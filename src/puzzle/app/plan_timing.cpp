@@ -23,9 +23,9 @@ double timed_calls(const TimingPolicy& policy) {
 TimedFilesPlan::TimedFilesPlan(const Recipe& recipe, const ModelSpec& parent, double flops_per_s)
     : recipe_(recipe) {
   const auto layers = static_cast<double>(parent.num_layers());
-  const WeightTypes types = deployed_types(recipe.export_child.types, recipe.scenario, recipe.model);
-  file_bytes_ =
-      static_cast<double>(model_cost(parent, ExportTarget::kNative, types).weight_bytes);
+  const WeightTypes types =
+      deployed_types(recipe.export_child.types, recipe.scenario, recipe.model);
+  file_bytes_ = static_cast<double>(model_cost(parent, ExportTarget::kNative, types).weight_bytes);
   token_s_ =
       layers_work(parent, recipe.data.window).flops() / (kQuantisedPrefillRate * flops_per_s);
   step_s_ = file_bytes_ / kWeightBytesPerS + kStepSecondsPerLayer * layers;

@@ -39,15 +39,15 @@ std::string scenario_table_text(const std::vector<ThroughputRow>& rows) {
   for (const TimedPair& pair : timed_pairs(rows, "parent", "child")) {
     const ThroughputRow& parent = *pair.parent;
     const ThroughputRow& child = *pair.model;
-    text += fmt::format(
-        kLine, child.batch, child.prompt_tokens, child.generated_tokens,
-        format_significant(parent.measured_prefill_s.value_or(0.0)),
-        format_significant(child.measured_prefill_s.value_or(0.0)),
-        format_significant(*parent.measured_generation_per_s, 4),
-        format_significant(*child.measured_generation_per_s, 4),
-        format_ratio(measured_total_s(parent) / measured_total_s(child)),
-        deviation(child.measured_prefill_s, child.predicted_prefill_s),
-        deviation(child.predicted_generation_per_s, child.measured_generation_per_s));
+    text +=
+        fmt::format(kLine, child.batch, child.prompt_tokens, child.generated_tokens,
+                    format_significant(parent.measured_prefill_s.value_or(0.0)),
+                    format_significant(child.measured_prefill_s.value_or(0.0)),
+                    format_significant(*parent.measured_generation_per_s, 4),
+                    format_significant(*child.measured_generation_per_s, 4),
+                    format_ratio(measured_total_s(parent) / measured_total_s(child)),
+                    deviation(child.measured_prefill_s, child.predicted_prefill_s),
+                    deviation(child.predicted_generation_per_s, child.measured_generation_per_s));
   }
   return text;
 }

@@ -10,8 +10,8 @@
 
 namespace puzzle {
 
-// One line per workload that parent and child were timed at: speeds, how many times faster the child
-// is from prompt to end, and how far its predicted rates were off.
+// One line per workload that parent and child were timed at: speeds, how many times faster the
+// child is from prompt to end, and how far its predicted rates were off.
 [[nodiscard]] std::string scenario_table_text(const std::vector<ThroughputRow>& rows);
 // [{"batch", "prompt_tokens", "generated_tokens", "parent": {…}, "child": {…}}, …]
 [[nodiscard]] nlohmann::json scenario_table_json(const std::vector<ThroughputRow>& rows);

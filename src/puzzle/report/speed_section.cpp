@@ -162,14 +162,13 @@ void add_scenarios(Markup& out, const ReportData& data) {
     const auto seconds = [](const ThroughputRow& row) -> Cell {
       return row.measured_prefill_s ? format_significant(*row.measured_prefill_s) : "–";
     };
-    rows.push_back({{fmt::format("{} / {}", child.prompt_tokens, child.generated_tokens),
-                     fmt::format("{}", child.batch), seconds(parent), seconds(child),
-                     deviation_cell(prefill_rate(child)),
-                     rate_cell(generation_rate(parent).measured),
-                     rate_cell(generation_rate(child).measured),
-                     deviation_cell(generation_rate(child)),
-                     format_ratio(measured_total_s(parent) / measured_total_s(child))},
-                    false});
+    rows.push_back(
+        {{fmt::format("{} / {}", child.prompt_tokens, child.generated_tokens),
+          fmt::format("{}", child.batch), seconds(parent), seconds(child),
+          deviation_cell(prefill_rate(child)), rate_cell(generation_rate(parent).measured),
+          rate_cell(generation_rate(child).measured), deviation_cell(generation_rate(child)),
+          format_ratio(measured_total_s(parent) / measured_total_s(child))},
+         false});
   }
   add_table(out, columns, rows);
 }

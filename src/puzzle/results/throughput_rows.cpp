@@ -9,8 +9,7 @@ namespace {
 std::vector<ThroughputRow> rows_where(const RunDb& db, bool in_table) {
   const std::set<std::string> keys = db.current_keys(RunTable::kThroughput, kScenarioScope);
   std::vector<ThroughputRow> rows = db.throughput();
-  std::erase_if(rows,
-                [&](const ThroughputRow& row) { return keys.contains(row.key) != in_table; });
+  std::erase_if(rows, [&](const ThroughputRow& row) { return keys.contains(row.key) != in_table; });
   return rows;
 }
 

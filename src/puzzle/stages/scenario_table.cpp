@@ -79,9 +79,8 @@ class Predictor {
 
   [[nodiscard]] std::optional<Prediction> predict(const ScenarioModel& model,
                                                   const Workload& workload) const {
-    return is_stored_as(model.file, types_)
-               ? std::optional(costs_->predict(model.layers, workload))
-               : std::nullopt;
+    return is_stored_as(model.file, types_) ? std::optional(costs_->predict(model.layers, workload))
+                                            : std::nullopt;
   }
 
  private:

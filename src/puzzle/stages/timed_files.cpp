@@ -17,8 +17,8 @@
 namespace puzzle {
 namespace {
 
-std::vector<std::vector<std::int32_t>> timed_prompts(const TokenPart& text, const Scenario& scenario,
-                                                    std::int64_t batch) {
+std::vector<std::vector<std::int32_t>> timed_prompts(const TokenPart& text,
+                                                     const Scenario& scenario, std::int64_t batch) {
   std::vector<std::vector<std::int32_t>> prompts;
   std::vector<std::int32_t> stream;
   for (std::int64_t w = 0;

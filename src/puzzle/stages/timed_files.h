@@ -28,9 +28,9 @@ struct TimedFile {
 // Times prefill and generation of every file with the scenario's prompt and generation lengths, the
 // files in turn so that drift of a shared machine hits all alike, in rounds by the timing policy (a
 // round is as noisy as the noisiest file). Prompts are text of `text`, from its beginning again
-// where that is too short. `after_run` is called after every request to a server, of which there are
-// at most most_runs(). Warns, with `stage` in front, if no round was quiet. Throws Error(kIo) if
-// llama.cpp cannot be run.
+// where that is too short. `after_run` is called after every request to a server, of which there
+// are at most most_runs(). Warns, with `stage` in front, if no round was quiet. Throws Error(kIo)
+// if llama.cpp cannot be run.
 [[nodiscard]] std::vector<ThroughputRow> time_files(const std::vector<TimedFile>& files,
                                                     const Scenario& scenario, const TokenPart& text,
                                                     const TimedEngine& engine,
