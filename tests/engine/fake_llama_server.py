@@ -19,12 +19,15 @@ parser = argparse.ArgumentParser()
 parser.add_argument("-m")
 parser.add_argument("--port", type=int)
 ARGUMENTS, REST = parser.parse_known_args(sys.argv[3:])
+SLOTS = int(REST[REST.index("-np") + 1]) if "-np" in REST else 1
 
 
 # The modes "stacks…" take as long as the model's layers say, in milliseconds per token: 1 for the rest, and for
 # each layer these. "stacks-noisy" disturbs every server's first calls, "stacks-drift" slows the machine down more and
 # more, "stacks-inverse" has narrow FFNs slow, and "stacks-dying" ends at its third call. Log-probabilities are
 # multiplied by the model's milliseconds, and hidden states are sin(milliseconds * (token + 1) * (channel + 1)).
+# A slot without a sequence costs time, too.
+EMPTY_SLOT_MS = 1.0
 FIXED_MS, ATTENTION_MS, KV_HEAD_MS, LINEAR_MS, FFN_MS = 1.0, 0.2, 0.1, 0.15, 0.004
 NOISY_CALLS = 6
 calls = 0
@@ -75,10 +78,10 @@ def slowdown():
     return 1.0 + 0.02 * calls if MODE == "stacks-drift" else 1.0
 
 
-def completion(body, prompt):
+def completion(body, prompt, together=1):
     n = body["n_predict"]
     if MODE.startswith("stacks") and "n_probs" not in body:
-        per_token = MODEL_MS * slowdown()
+        per_token = MODEL_MS * slowdown() + EMPTY_SLOT_MS * (SLOTS - together)
         return {"tokens": [0] * n, "timings": {"prompt_n": len(prompt), "prompt_ms": per_token * len(prompt),
                                                "predicted_n": n, "predicted_ms": per_token * (n - 1)}}
     answer = {"tokens": [len(prompt) + i for i in range(n)],
@@ -182,7 +185,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             prompt = body["prompt"]
             if isinstance(prompt[0], list):
-                answers = [completion(body, p) for p in prompt]
+                answers = [completion(body, p, len(prompt)) for p in prompt]
                 self.reply(200, json.dumps(answers[:-1] if MODE == "few-answers" else answers))
             else:
                 self.reply(200, json.dumps(completion(body, prompt)))

@@ -147,6 +147,10 @@ TEST(MeasureLlamaServer, SeveralBatchSizesGoTogether) {
   std::set<std::int64_t> batches;
   for (const MeasuredCost& row : result.rows) {
     batches.insert(row.batch);
+    if (row.subblock == kFixedSubblock && row.phase == Phase::kGenerate) {
+      EXPECT_NEAR(row.seconds, test::kMadeUpFixedSeconds, 1e-6)
+          << "a server has no slots for others";
+    }
   }
   EXPECT_EQ(batches, (std::set<std::int64_t>{1, 2}));
 }

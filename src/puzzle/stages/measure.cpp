@@ -22,7 +22,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kMeasureVersion = 4;
+constexpr std::int64_t kMeasureVersion = 5;
 constexpr const char* kNative = "native";
 constexpr const char* kLlamaServer = "llama-server";
 constexpr const char* kRoofline = "roofline";

@@ -216,30 +216,34 @@ StackSamples load_samples(const std::filesystem::path& file) {
                                                 : StackSamples{};
 }
 
-}  // namespace
+// Files of the stacks at one batch size, and the passes made so far.
+std::filesystem::path stacks_prefix(const RunContext& context, const std::string& key,
+                                    std::int64_t batch) {
+  return context.folder / "measure" / fmt::format("{}-b{}", key.substr(0, 16), batch);
+}
+std::filesystem::path samples_file(const std::filesystem::path& prefix) {
+  return prefix.string() + ".json";
+}
 
-StackCosts measure_llama_server(const RunContext& context, const LoadedModel& parent,
-                                const SearchSpace& space, const Scenario& scenario,
-                                const MeasureOptions& options, const TimedEngine& engine,
-                                const std::string& key) {
-  const c10::NoGradGuard no_grad;
+// All stacks at one batch size. A server with slots for more sequences would be another one: its
+// steps take longer, and what other sequences left in its cache is read along.
+StackCosts measure_batch(const RunContext& context, const LoadedModel& parent,
+                         const std::vector<Architecture>& stacks, const Scenario& scenario,
+                         std::int64_t batch, const MeasureOptions& options,
+                         const TimedEngine& engine, const std::string& key) {
   std::vector<ServerPoint> points;
   StackPlan plan;
-  for (const std::int64_t batch : scenario.batch) {
-    for (const std::int64_t prompt : measured_contexts(scenario, options)) {
-      points.push_back({batch, prompt});
-      plan.points.push_back({Phase::kPrefill, batch, prompt});
-      // A step's time is the mean over `steps`, so it stands for the middle of them.
-      plan.points.push_back({Phase::kGenerate, batch, prompt + options.steps / 2});
-    }
+  for (const std::int64_t prompt : measured_contexts(scenario, options)) {
+    points.push_back({batch, prompt});
+    plan.points.push_back({Phase::kPrefill, batch, prompt});
+    // A step's time is the mean over `steps`, so it stands for the middle of them.
+    plan.points.push_back({Phase::kGenerate, batch, prompt + options.steps / 2});
   }
-  const std::vector<Architecture> stacks = stacks_to_time(
-      timed_subblocks(space, options), parent.weights.spec.layers.front(), options.stack_layers);
   for (const Architecture& stack : stacks) {
     plan.counts.push_back(subblock_counts(stack));
   }
-  const std::filesystem::path prefix = context.folder / "measure" / key.substr(0, 16);
-  const std::filesystem::path samples_file = prefix.string() + ".json";
+  const std::filesystem::path prefix = stacks_prefix(context, key, batch);
+  const std::filesystem::path file = samples_file(prefix);
   const StackServers servers(
       parent, stacks, prefix, deployed_types(options.types, scenario, parent.path),
       stack_server_options(engine.llama_server, scenario, points, options.steps));
@@ -262,12 +266,33 @@ StackCosts measure_llama_server(const RunContext& context, const LoadedModel& pa
       return seconds;
     });
   };
-  const auto keep = [&](const StackSamples& samples) { save_json(samples_file, samples); };
-  StackCosts costs = measure_stacks(plan, engine.timing, {.time = time, .after_pass = keep},
-                                    load_samples(samples_file));
-  std::filesystem::remove(samples_file);
-  log_info("measure: llama-server, {} stacks; a stack's time is off by {:.1f} % at most",
-           stacks.size(), 100.0 * costs.worst_residual);
+  const auto keep = [&](const StackSamples& samples) { save_json(file, samples); };
+  return measure_stacks(plan, engine.timing, {.time = time, .after_pass = keep},
+                        load_samples(file));
+}
+
+}  // namespace
+
+StackCosts measure_llama_server(const RunContext& context, const LoadedModel& parent,
+                                const SearchSpace& space, const Scenario& scenario,
+                                const MeasureOptions& options, const TimedEngine& engine,
+                                const std::string& key) {
+  const c10::NoGradGuard no_grad;
+  const std::vector<Architecture> stacks = stacks_to_time(
+      timed_subblocks(space, options), parent.weights.spec.layers.front(), options.stack_layers);
+  StackCosts costs;
+  for (const std::int64_t batch : scenario.batch) {
+    StackCosts more = measure_batch(context, parent, stacks, scenario, batch, options, engine, key);
+    log_info(
+        "measure: llama-server, batch {}, {} stacks; a stack's time is off by {:.1f} % at most",
+        batch, stacks.size(), 100.0 * more.worst_residual);
+    costs.rows.insert(costs.rows.end(), more.rows.begin(), more.rows.end());
+    costs.doubts.insert(costs.doubts.end(), more.doubts.begin(), more.doubts.end());
+    costs.worst_residual = std::max(costs.worst_residual, more.worst_residual);
+  }
+  for (const std::int64_t batch : scenario.batch) {
+    std::filesystem::remove(samples_file(stacks_prefix(context, key, batch)));
+  }
   return costs;
 }
 
