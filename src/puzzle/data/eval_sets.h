@@ -100,6 +100,13 @@ struct EvalSummary {
   double answer_nats_stderr = 0.0;
 };
 
+struct SampleMean {
+  double mean = 0.0;
+  double standard_error = 0.0;  // of the mean; 0 for a single sample
+};
+// Both 0 without samples.
+[[nodiscard]] SampleMean mean_of_samples(const std::vector<double>& samples);
+
 // scores[q][c] for every question and choice of the set.
 [[nodiscard]] EvalSummary summarize_scores(const EvalSet& set,
                                            const std::vector<std::vector<ChoiceScore>>& scores);

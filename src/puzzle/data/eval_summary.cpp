@@ -7,29 +7,6 @@
 namespace puzzle {
 namespace {
 
-struct MeanAndError {
-  double mean = 0.0;
-  double standard_error = 0.0;
-};
-
-MeanAndError mean_of(const std::vector<double>& values) {
-  const auto count = static_cast<double>(values.size());
-  if (values.empty()) {
-    return {};
-  }
-  double sum = 0.0;
-  for (const double value : values) {
-    sum += value;
-  }
-  const double mean = sum / count;
-  double squares = 0.0;
-  for (const double value : values) {
-    squares += (value - mean) * (value - mean);
-  }
-  const bool has_error = values.size() > 1;
-  return {mean, has_error ? std::sqrt(squares / (count - 1.0) / count) : 0.0};
-}
-
 template <class Value>
 bool answer_is_highest(const EvalQuestion& question, Value&& value) {
   std::size_t best = 0;
@@ -40,6 +17,24 @@ bool answer_is_highest(const EvalQuestion& question, Value&& value) {
 }
 
 }  // namespace
+
+SampleMean mean_of_samples(const std::vector<double>& samples) {
+  const auto count = static_cast<double>(samples.size());
+  if (samples.empty()) {
+    return {};
+  }
+  double sum = 0.0;
+  for (const double sample : samples) {
+    sum += sample;
+  }
+  const double mean = sum / count;
+  double squares = 0.0;
+  for (const double sample : samples) {
+    squares += (sample - mean) * (sample - mean);
+  }
+  const bool has_error = samples.size() > 1;
+  return {mean, has_error ? std::sqrt(squares / (count - 1.0) / count) : 0.0};
+}
 
 EvalSummary summarize_scores(const EvalSet& set,
                              const std::vector<std::vector<ChoiceScore>>& scores) {
@@ -68,9 +63,9 @@ EvalSummary summarize_scores(const EvalSet& set,
     right.push_back(answer_is_highest(question, total) ? 1.0 : 0.0);
     right_per_byte.push_back(answer_is_highest(question, per_byte) ? 1.0 : 0.0);
   }
-  const MeanAndError accuracy = mean_of(right);
-  const MeanAndError accuracy_per_byte = mean_of(right_per_byte);
-  const MeanAndError nats = mean_of(answer_nats);
+  const SampleMean accuracy = mean_of_samples(right);
+  const SampleMean accuracy_per_byte = mean_of_samples(right_per_byte);
+  const SampleMean nats = mean_of_samples(answer_nats);
   return {.num_questions = std::ssize(set.questions),
           .accuracy = accuracy.mean,
           .accuracy_stderr = accuracy.standard_error,

@@ -142,25 +142,6 @@ class GroupAnswers {
   at::Tensor first_logits_;  // [B, V]
 };
 
-struct MeanOfSamples {
-  double mean = 0.0;
-  double standard_error = 0.0;
-};
-
-MeanOfSamples mean_of_samples(const std::vector<double>& values) {
-  const auto n = static_cast<double>(values.size());
-  double sum = 0.0;
-  for (const double value : values) {
-    sum += value;
-  }
-  const double mean = sum / n;
-  double squares = 0.0;
-  for (const double value : values) {
-    squares += (value - mean) * (value - mean);
-  }
-  return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0.0};
-}
-
 std::vector<double> differences(const std::vector<double>& values,
                                 const std::vector<double>& others) {
   std::vector<double> result;
@@ -225,14 +206,14 @@ std::vector<EvaluationRow> long_text_rows(const LongTextSet& set, const LongText
   EvaluationRowWriter writer(key, model, set.name);
   const auto count = std::ssize(scores.found);
   const auto add = [&](const std::string& metric, const std::vector<double>& values) {
-    const MeanOfSamples mean = mean_of_samples(values);
+    const SampleMean mean = mean_of_samples(values);
     writer.add(metric, mean.mean, mean.standard_error, count);
     return mean;
   };
-  const MeanOfSamples found = add(kFound, scores.found);
+  const SampleMean found = add(kFound, scores.found);
   (void)add(kNats, scores.answer_nats);
   if (parent != nullptr) {
-    const MeanOfSamples less =
+    const SampleMean less =
         add(std::string(kFound) + kPaired, differences(scores.found, parent->found));
     (void)add(std::string(kNats) + kPaired, differences(scores.answer_nats, parent->answer_nats));
     const double before = found.mean - less.mean;
