@@ -41,8 +41,7 @@ std::vector<PartSize> configured_parts(const fs::path& path, const ModelSpec& sp
   const fs::path config = fs::is_directory(path) ? path / "config.json" : path;
   WeightTypes types;
   if (fs::exists(config) && config.extension() == ".json") {
-    const std::string name = hf_config_dtype(load_json(config), config.string());
-    types.matrix = name == "float32" ? DType::kF32 : name == "float16" ? DType::kF16 : DType::kBF16;
+    types.matrix = dtype_of_torch_name(hf_config_dtype(load_json(config), config.string()));
     types.embedding = types.vector = types.matrix;
   }
   return part_sizes(spec, ExportTarget::kNative, types);

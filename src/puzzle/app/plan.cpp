@@ -404,9 +404,9 @@ class Planner {
         static_cast<double>(model_cost(parent_, ExportTarget::kNative, types).weight_bytes);
     for (const std::string& format : recipe_.export_child.formats) {
       const double half = recipe_.export_child.hf_dtype == "float32" ? 1.0 : 0.5;
-      disk += format.starts_with("gguf") ? plan_.child_fraction * whole
-              : format == "hf-padded"    ? half * weights_  // as large as the parent
-                                         : half * child_bytes();
+      disk += is_gguf_format(format)  ? plan_.child_fraction * whole
+              : format == "hf-padded" ? half * weights_  // as large as the parent
+                                      : half * child_bytes();
     }
     add("export", {.memory_bytes = weights_ + child_bytes(),
                    .disk_bytes = disk,

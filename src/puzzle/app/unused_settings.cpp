@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "puzzle/app/option_json.h"
+#include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/hf_export.h"
 
 namespace puzzle {
@@ -52,9 +53,8 @@ void add_search_effects(const Recipe& recipe, std::vector<Effect>& effects) {
 }
 
 void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
-  const bool gguf = holds(recipe.export_child.formats, "gguf") ||
-                    holds(recipe.export_child.formats, "gguf-openelm");
   const auto& formats = recipe.export_child.formats;
+  const bool gguf = has_gguf_format(formats);
   const bool hf = std::any_of(formats.begin(), formats.end(), [](const std::string& format) {
     return find_hf_format(format) != nullptr;
   });

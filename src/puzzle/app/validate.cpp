@@ -24,10 +24,7 @@ bool is_in(const std::vector<std::string>& list, const std::string& value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
-bool exports_gguf(const Recipe& recipe) {
-  const std::vector<std::string>& formats = recipe.export_child.formats;
-  return is_in(formats, "gguf") || is_in(formats, "gguf-openelm");
-}
+bool exports_gguf(const Recipe& recipe) { return has_gguf_format(recipe.export_child.formats); }
 
 class Validator {
  public:

@@ -166,6 +166,19 @@ std::string hf_config_dtype(const Json& config, const std::string& place) {
   return dtype;
 }
 
+DType dtype_of_torch_name(std::string_view name) {
+  if (name == "float32") {
+    return DType::kF32;
+  }
+  if (name == "float16") {
+    return DType::kF16;
+  }
+  if (name == "bfloat16") {
+    return DType::kBF16;
+  }
+  fail(ErrorKind::kUsage, "type '{}', expected float32, bfloat16 or float16", name);
+}
+
 ModelSpec parse_hf_config(const Json& config, const std::string& place) {
   const HfFamily& family = find_hf_family(config, place);
   refuse_unsupported(config, place);

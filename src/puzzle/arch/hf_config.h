@@ -9,6 +9,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "puzzle/arch/model_spec.h"
+#include "puzzle/formats/dtype.h"
 
 namespace puzzle {
 
@@ -27,6 +28,8 @@ namespace puzzle {
 // `torch_dtype`, or `dtype` in newer files: "float32" (also where both are absent), "bfloat16" or
 // "float16"; others are Error(kFormat).
 [[nodiscard]] std::string hf_config_dtype(const nlohmann::json& config, const std::string& place);
+// The type of such a name. Throws Error(kUsage) for another.
+[[nodiscard]] DType dtype_of_torch_name(std::string_view name);
 
 // The `nemotron-nas` config.json of a child (formats.md 2.1): every reader's fields and no others,
 // plus per-layer `intermediate_size` where `ffn_mult` cannot express the width, and a `puzzle`

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/arch/hf_config.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
@@ -105,12 +106,6 @@ ModelWeights as_stored(ModelWeights model, const WeightTypes& types) {
     model.head = model.embedding;
   }
   return model;
-}
-
-DType scalar_dtype(const std::string& torch_name) {
-  return torch_name == "float32"   ? DType::kF32
-         : torch_name == "float16" ? DType::kF16
-                                   : DType::kBF16;
 }
 
 class ExportChecker {
@@ -235,7 +230,7 @@ std::vector<ExportCheck> check_exports(const RunContext& context, const LoadedMo
   }
   for (const auto& [format, folder] : exported.folders) {
     checks.push_back(
-        checker.folder(folder, *find_hf_format(format), scalar_dtype(options.hf_dtype)));
+        checker.folder(folder, *find_hf_format(format), dtype_of_torch_name(options.hf_dtype)));
   }
   return checks;
 }

@@ -41,10 +41,6 @@ c10::ScalarType export_scalar_type(const std::string& name) {
        name);
 }
 
-DType stored_as(c10::ScalarType type) {
-  return type == at::kFloat ? DType::kF32 : type == at::kHalf ? DType::kF16 : DType::kBF16;
-}
-
 // What a file of ours says it holds; nothing for any other file, or none.
 std::optional<std::string> recorded_key(const std::function<std::string()>& read) {
   try {
@@ -115,7 +111,7 @@ class Exporter {
     const Stopwatch watch;
     const c10::ScalarType type = export_scalar_type(options_.hf_dtype);
     WeightTypes types;
-    types.matrix = types.embedding = types.vector = stored_as(type);
+    types.matrix = types.embedding = types.vector = dtype_of_torch_name(options_.hf_dtype);
     write_hf_export(
         format, folder, *input_.child,
         {.card = card_of(types), .parent = parent_.path, .type = type, .content_key = key});
@@ -190,7 +186,7 @@ ExportResult export_child(RunContext& context, const LoadedModel& parent, const 
   const std::optional<ExportTarget> gguf_target = gguf_format_target(options.formats);
   ExportResult result;
   for (const std::string& format : options.formats) {
-    if (format == "gguf" || format == "gguf-openelm") {
+    if (is_gguf_format(format)) {
       result.gguf = exporter.gguf_path();
     } else if (const HfFormat* folder = find_hf_format(format)) {
       result.folders[format] = exporter.folder_of(*folder);

@@ -310,6 +310,14 @@ at::Tensor stored_values(const at::Tensor& tensor, DType wanted) {
   return values.reshape(tensor.sizes());
 }
 
+bool is_gguf_format(std::string_view format) {
+  return format == "gguf" || format == "gguf-openelm";
+}
+
+bool has_gguf_format(const std::vector<std::string>& formats) {
+  return std::any_of(formats.begin(), formats.end(), is_gguf_format);
+}
+
 std::optional<ExportTarget> gguf_format_target(const std::vector<std::string>& formats) {
   const auto holds = [&formats](const char* name) {
     return std::find(formats.begin(), formats.end(), name) != formats.end();

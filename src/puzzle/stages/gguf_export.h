@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "puzzle/arch/cost.h"
@@ -33,6 +34,9 @@ void write_model_gguf(const std::filesystem::path& path, const ModelWeights& mod
 // is taken as one row.
 [[nodiscard]] at::Tensor stored_values(const at::Tensor& tensor, DType wanted);
 
+// "gguf" or "gguf-openelm".
+[[nodiscard]] bool is_gguf_format(std::string_view format);
+[[nodiscard]] bool has_gguf_format(const std::vector<std::string>& formats);
 // The architecture of the GGUF among an export's formats: deci for "gguf", openelm for
 // "gguf-openelm", nothing without either. Throws Error(kUsage) for both, which hold no model in
 // common.
