@@ -118,25 +118,53 @@ std::vector<std::vector<std::int32_t>> prompts_of(const ServerPoint& point,
   return prompts;
 }
 
-// The stacks' files and servers. All servers are up together if memory allows; else each is started
-// anew whenever its turn comes.
-class StackServers {
+// The stacks as files, for as long as it lives.
+class StackFiles {
  public:
-  StackServers(const LoadedModel& parent, const std::vector<Architecture>& stacks,
-               const std::filesystem::path& prefix, const WeightTypes& types,
-               LlamaServerOptions options)
-      : options_(std::move(options)) {
+  StackFiles(const LoadedModel& parent, const std::vector<Architecture>& stacks,
+             const std::filesystem::path& prefix, const WeightTypes& types) {
     make_folder(prefix.parent_path());
     remove_stale_files(prefix.parent_path());
     for (const Architecture& layers : stacks) {
-      files_.push_back(prefix.string() + fmt::format("-{}.gguf", files_.size()));
-      write_model_gguf(files_.back(), stack_model(parent, layers),
+      paths_.push_back(prefix.string() + fmt::format("-{}.gguf", paths_.size()));
+      write_model_gguf(paths_.back(), stack_model(parent, layers),
                        {.name = "stack",
                         .license = "",
                         .parent_name = parent.weights.spec.name,
                         .tokenizer_source = parent.path,
                         .types = types});
     }
+  }
+  ~StackFiles() {
+    for (const std::filesystem::path& path : paths_) {
+      std::error_code ignored;
+      std::filesystem::remove(path, ignored);
+    }
+  }
+  StackFiles(const StackFiles&) = delete;
+  StackFiles& operator=(const StackFiles&) = delete;
+
+  [[nodiscard]] const std::vector<std::filesystem::path>& paths() const { return paths_; }
+
+ private:
+  // Of a run that was killed while it measured something else.
+  static void remove_stale_files(const std::filesystem::path& folder) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      if (entry.path().extension() == ".gguf") {
+        std::filesystem::remove(entry.path());
+      }
+    }
+  }
+
+  std::vector<std::filesystem::path> paths_;
+};
+
+// Servers on the stacks' files: all are up together if memory allows; else each is started anew
+// whenever its turn comes.
+class StackServers {
+ public:
+  StackServers(const StackFiles& files, LlamaServerOptions options)
+      : files_(files.paths()), options_(std::move(options)) {
     if (fits_memory()) {
       for (std::size_t stack = 0; stack < files_.size(); ++stack) {
         servers_.push_back(start(stack));
@@ -147,15 +175,6 @@ class StackServers {
           files_.size());
     }
   }
-  ~StackServers() {
-    servers_.clear();
-    for (const std::filesystem::path& file : files_) {
-      std::error_code ignored;
-      std::filesystem::remove(file, ignored);
-    }
-  }
-  StackServers(const StackServers&) = delete;
-  StackServers& operator=(const StackServers&) = delete;
 
   // Calls `use` with the stack's server; `is_new` says that it has answered nothing yet.
   template <class Use>
@@ -173,15 +192,6 @@ class StackServers {
         files_[stack], numbered_server(options_, static_cast<std::int64_t>(stack)));
   }
 
-  // Of a run that was killed while it measured something else.
-  static void remove_stale_files(const std::filesystem::path& folder) {
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-      if (entry.path().extension() == ".gguf") {
-        std::filesystem::remove(entry.path());
-      }
-    }
-  }
-
   // Half of what is free, for the files and what a server needs besides.
   [[nodiscard]] bool fits_memory() const {
     constexpr std::int64_t kServerBytes = std::int64_t{300} << 20;
@@ -192,8 +202,8 @@ class StackServers {
     return needed < available_memory_bytes() / 2;
   }
 
+  const std::vector<std::filesystem::path>& files_;
   LlamaServerOptions options_;
-  std::vector<std::filesystem::path> files_;
   std::vector<std::unique_ptr<LlamaServer>> servers_;
 };
 
@@ -216,21 +226,17 @@ StackSamples load_samples(const std::filesystem::path& file) {
                                                 : StackSamples{};
 }
 
-// Files of the stacks at one batch size, and the passes made so far.
-std::filesystem::path stacks_prefix(const RunContext& context, const std::string& key,
-                                    std::int64_t batch) {
-  return context.folder / "measure" / fmt::format("{}-b{}", key.substr(0, 16), batch);
-}
-std::filesystem::path samples_file(const std::filesystem::path& prefix) {
-  return prefix.string() + ".json";
+// The passes made so far at one batch size.
+std::filesystem::path samples_file(const std::filesystem::path& prefix, std::int64_t batch) {
+  return prefix.string() + fmt::format("-b{}.json", batch);
 }
 
 // All stacks at one batch size. A server with slots for more sequences would be another one: its
 // steps take longer, and what other sequences left in its cache is read along.
-StackCosts measure_batch(const RunContext& context, const LoadedModel& parent,
-                         const std::vector<Architecture>& stacks, const Scenario& scenario,
-                         std::int64_t batch, const MeasureOptions& options,
-                         const TimedEngine& engine, const std::string& key) {
+StackCosts measure_batch(const std::vector<Architecture>& stacks, const StackFiles& files,
+                         const std::filesystem::path& samples, std::int64_t vocab_size,
+                         const Scenario& scenario, std::int64_t batch,
+                         const MeasureOptions& options, const TimedEngine& engine) {
   std::vector<ServerPoint> points;
   StackPlan plan;
   for (const std::int64_t prompt : measured_contexts(scenario, options)) {
@@ -242,14 +248,11 @@ StackCosts measure_batch(const RunContext& context, const LoadedModel& parent,
   for (const Architecture& stack : stacks) {
     plan.counts.push_back(subblock_counts(stack));
   }
-  const std::filesystem::path prefix = stacks_prefix(context, key, batch);
-  const std::filesystem::path file = samples_file(prefix);
   const StackServers servers(
-      parent, stacks, prefix, deployed_types(options.types, scenario, parent.path),
-      stack_server_options(engine.llama_server, scenario, points, options.steps));
+      files, stack_server_options(engine.llama_server, scenario, points, options.steps));
   std::vector<std::vector<std::vector<std::int32_t>>> prompts;
   for (const ServerPoint& point : points) {
-    prompts.push_back(prompts_of(point, parent.weights.spec.vocab_size));
+    prompts.push_back(prompts_of(point, vocab_size));
   }
   const auto time = [&](std::size_t stack) {
     return servers.with_server(stack, [&](const LlamaServer& server, bool is_new) {
@@ -266,9 +269,9 @@ StackCosts measure_batch(const RunContext& context, const LoadedModel& parent,
       return seconds;
     });
   };
-  const auto keep = [&](const StackSamples& samples) { save_json(file, samples); };
+  const auto keep = [&](const StackSamples& made) { save_json(samples, made); };
   return measure_stacks(plan, engine.timing, {.time = time, .after_pass = keep},
-                        load_samples(file));
+                        load_samples(samples));
 }
 
 }  // namespace
@@ -280,9 +283,14 @@ StackCosts measure_llama_server(const RunContext& context, const LoadedModel& pa
   const c10::NoGradGuard no_grad;
   const std::vector<Architecture> stacks = stacks_to_time(
       timed_subblocks(space, options), parent.weights.spec.layers.front(), options.stack_layers);
+  const std::filesystem::path prefix = context.folder / "measure" / key.substr(0, 16);
+  const StackFiles files(parent, stacks, prefix,
+                         deployed_types(options.types, scenario, parent.path));
   StackCosts costs;
   for (const std::int64_t batch : scenario.batch) {
-    StackCosts more = measure_batch(context, parent, stacks, scenario, batch, options, engine, key);
+    const StackCosts more =
+        measure_batch(stacks, files, samples_file(prefix, batch), parent.weights.spec.vocab_size,
+                      scenario, batch, options, engine);
     log_info(
         "measure: llama-server, batch {}, {} stacks; a stack's time is off by {:.1f} % at most",
         batch, stacks.size(), 100.0 * more.worst_residual);
@@ -291,7 +299,7 @@ StackCosts measure_llama_server(const RunContext& context, const LoadedModel& pa
     costs.worst_residual = std::max(costs.worst_residual, more.worst_residual);
   }
   for (const std::int64_t batch : scenario.batch) {
-    std::filesystem::remove(samples_file(stacks_prefix(context, key, batch)));
+    std::filesystem::remove(samples_file(prefix, batch));
   }
   return costs;
 }

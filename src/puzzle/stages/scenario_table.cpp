@@ -13,6 +13,7 @@
 #include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
 #include "puzzle/engine/llama_server.h"
+#include "puzzle/model/checkpoint.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/results/throughput_rows.h"
 #include "puzzle/stages/timed_files.h"
@@ -63,8 +64,11 @@ class Predictor {
   Predictor(RunContext& context, const LoadedModel& parent,
             const std::vector<ScenarioModel>& models, Scenario scenario,
             const ScenarioTableOptions& options, MeasureOptions measure_options,
-            const TimedEngine& engine)
-      : types_(deployed_types(measure_options.types, scenario, parent.path)) {
+            const TimedEngine& engine) {
+    const WeightTypes types = deployed_types(measure_options.types, scenario, parent.path);
+    for (const ScenarioModel& model : models) {
+      is_stored_so_.push_back(is_stored_as(model.file, types));
+    }
     measure_options.engine = "llama-server";
     measure_options.contexts = predicted_contexts(options.workloads());
     scenario.batch = options.batch;
@@ -77,14 +81,15 @@ class Predictor {
                    "scenarios: measured costs");
   }
 
-  [[nodiscard]] std::optional<Prediction> predict(const ScenarioModel& model,
+  // Of the `index`-th model.
+  [[nodiscard]] std::optional<Prediction> predict(std::size_t index, const ScenarioModel& model,
                                                   const Workload& workload) const {
-    return is_stored_as(model.file, types_) ? std::optional(costs_->predict(model.layers, workload))
-                                            : std::nullopt;
+    return is_stored_so_[index] ? std::optional(costs_->predict(model.layers, workload))
+                                : std::nullopt;
   }
 
  private:
-  WeightTypes types_;
+  std::vector<bool> is_stored_so_;  // by model: in the types that were timed
   std::optional<CostModel> costs_;
 };
 
@@ -109,9 +114,9 @@ TablePoint make_point(const std::vector<ScenarioModel>& models, const Workload& 
   TablePoint point{scenario, {}};
   point.scenario.prompt_tokens = workload.prompt_tokens;
   point.scenario.generated_tokens = workload.generated_tokens;
-  for (const ScenarioModel& model : models) {
-    point.files.push_back({model.name, model.file,
-                           predictor ? predictor->predict(model, workload) : std::nullopt,
+  for (std::size_t m = 0; m < models.size(); ++m) {
+    point.files.push_back({models[m].name, models[m].file,
+                           predictor ? predictor->predict(m, models[m], workload) : std::nullopt,
                            workload.batch});
   }
   return point;
@@ -204,6 +209,10 @@ void measure_scenarios(RunContext& context, const LoadedModel& parent,
   if (context.communicator.is_first()) {
     const std::string version = find_llama_server_version(engine.llama_server);
     put_engine_version(context.db, version);
+    std::vector<std::string> contents;
+    for (const ScenarioModel& model : models) {
+      contents.push_back(model_content_key(model.file));
+    }
     std::vector<TablePoint> points;
     std::vector<std::string> keys;
     std::int64_t work = 0;
@@ -211,8 +220,8 @@ void measure_scenarios(RunContext& context, const LoadedModel& parent,
       points.push_back(make_point(models, workload, scenario, predictor));
       KeyBuilder content;
       content.add("stage", "scenarios").add("version", kScenariosVersion);
-      add_timing_to_key(content, points.back().files, points.back().scenario, text, engine,
-                        version);
+      add_timing_to_key(content, points.back().files, contents, points.back().scenario, text,
+                        engine, version);
       keys.push_back(content.key());
       work += points.back().work_per_run() * most_runs(engine.timing, models.size());
     }

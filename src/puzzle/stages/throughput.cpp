@@ -7,6 +7,7 @@
 #include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
 #include "puzzle/engine/llama_server.h"
+#include "puzzle/model/checkpoint.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/stages/file_quality.h"
 
@@ -41,7 +42,11 @@ void measure_throughput(RunContext& context, const std::vector<TimedFile>& files
     content.add("stage", "throughput").add("version", kThroughputVersion);
     content.add("quality_tokens", options.quality_tokens);
     content.add("log_prob_tokens", options.log_prob_tokens);
-    add_timing_to_key(content, files, scenario, test, engine, version);
+    std::vector<std::string> contents;
+    for (const TimedFile& file : files) {
+      contents.push_back(model_content_key(file.file));
+    }
+    add_timing_to_key(content, files, contents, scenario, test, engine, version);
     const std::string key = content.key();
     if (!context.db.has_stage(key)) {
       std::vector<ThroughputRow> rows;

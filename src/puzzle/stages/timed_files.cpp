@@ -11,7 +11,6 @@
 #include "puzzle/base/log.h"
 #include "puzzle/base/options.h"
 #include "puzzle/engine/llama_server.h"
-#include "puzzle/model/checkpoint.h"
 #include "puzzle/results/machine.h"
 
 namespace puzzle {
@@ -141,10 +140,12 @@ std::int64_t most_runs(const TimingPolicy& policy, std::size_t num_files) {
 }
 
 void add_timing_to_key(KeyBuilder& key, const std::vector<TimedFile>& files,
-                       const Scenario& scenario, const TokenPart& text, const TimedEngine& engine,
+                       const std::vector<std::string>& contents, const Scenario& scenario,
+                       const TokenPart& text, const TimedEngine& engine,
                        const std::string& engine_version) {
-  for (const TimedFile& file : files) {
-    key.add("model", file.model).add("file", model_content_key(file.file)).add("batch", file.batch);
+  for (std::size_t f = 0; f < files.size(); ++f) {
+    const TimedFile& file = files[f];
+    key.add("model", file.model).add("file", contents[f]).add("batch", file.batch);
     if (file.prediction) {
       key.add("prefill_s", file.prediction->seconds.prefill_s);
       key.add("generation_s", file.prediction->seconds.generation_s);

@@ -40,8 +40,10 @@ struct TimedFile {
 [[nodiscard]] std::int64_t most_runs(const TimingPolicy& policy, std::size_t num_files);
 
 // What those rows hang on: files, predictions, lengths, text, engine of this version, machine.
+// `contents`: model_content_key() of each file, which reads all of it.
 void add_timing_to_key(KeyBuilder& key, const std::vector<TimedFile>& files,
-                       const Scenario& scenario, const TokenPart& text, const TimedEngine& engine,
+                       const std::vector<std::string>& contents, const Scenario& scenario,
+                       const TokenPart& text, const TimedEngine& engine,
                        const std::string& engine_version);
 
 }  // namespace puzzle
