@@ -14,21 +14,12 @@ import copy
 import json
 import os
 import sys
-import tempfile
 
-TOLERANCE = 1e-4
-# Remote code is copied there before it is run; removed when the process ends.
-MODULES = tempfile.TemporaryDirectory(prefix="puzzle-hf-modules-", ignore_cleanup_errors=True)
-os.environ["HF_MODULES_CACHE"] = MODULES.name
-os.environ["HF_HUB_OFFLINE"] = "1"
+from hf_folders import TOLERANCE, load
 
-try:
-    import torch
-    from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModelForCausalLM
-except ImportError as error:
-    print(error)
-    sys.exit(77)
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 
 class NoAttention(torch.nn.Module):
@@ -39,13 +30,6 @@ class NoAttention(torch.nn.Module):
 class NoFfn(torch.nn.Module):
     def forward(self, hidden_states):
         return torch.zeros_like(hidden_states)
-
-
-def load(folder, **options):
-    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not report[kind], f"{kind}: {report[kind]}"
-    return model
 
 
 def load_padded(folder):

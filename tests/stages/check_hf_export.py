@@ -9,31 +9,15 @@ import os
 import sys
 import tempfile
 
-TOLERANCE = 1e-4
-# Remote code is copied there before it is run; removed when the process ends.
-MODULES = tempfile.TemporaryDirectory(prefix="puzzle-hf-modules-", ignore_cleanup_errors=True)
-os.environ["HF_MODULES_CACHE"] = MODULES.name
-os.environ["HF_HUB_OFFLINE"] = "1"
+from hf_folders import TOLERANCE, load
 
-try:
-    import torch
-    from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-except ImportError as error:
-    print(error)
-    sys.exit(77)
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer
 
 
 def distance(got, want):
     return (got.float() - want.float()).abs().max().item()
-
-
-def load(folder):
-    model, report = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True,
-                                                         output_loading_info=True)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not report[kind], f"{kind}: {report[kind]}"
-    return model.eval()
 
 
 def greedy(model, tokens, count):
@@ -55,7 +39,7 @@ def left_padded(model, tokens, padding):
 
 
 def check(folder, expected):
-    model = load(folder)
+    model = load(folder, trust_remote_code=True)
     tokens, logits = expected["tokens"].tolist(), expected["logits"]
     found = {"logits": distance(model(torch.tensor([tokens])).logits[0], logits)}
     # The second half behind a cache of the first.
@@ -82,7 +66,7 @@ def check(folder, expected):
         assert hasattr(block.ffn, "ffn_mult") != hasattr(block.ffn, "intermediate_size")
     with tempfile.TemporaryDirectory() as copy:
         model.save_pretrained(copy)
-        found["saved"] = distance(load(copy)(torch.tensor([tokens])).logits[0], logits)
+        found["saved"] = distance(load(copy, trust_remote_code=True)(torch.tensor([tokens])).logits[0], logits)
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = "Once upon a time"
