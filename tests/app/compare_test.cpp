@@ -8,6 +8,7 @@
 
 #include "puzzle/base/file.h"
 #include "puzzle/base/json.h"
+#include "puzzle/results/run_db.h"
 #include "results/made_up_comparison.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -18,6 +19,7 @@ namespace {
 using test::made_up_comparison;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
 using ::testing::Not;
 
 struct GridFile {
@@ -33,10 +35,12 @@ TEST(Compare, ACellChangesSettingsOfTheCommonRecipe) {
   GridFile file;
   write_text_file(file.folder / "base.yaml", "model: a.gguf\nseed: 3\ncompare: [greedy]\n");
   const CompareGrid grid = file.load(
-      "recipe: base.yaml\nrun: here\nset: [seed=4, threads=2]\n"
+      "recipe: base.yaml\nrun: here\ntitle: Three\nset: [seed=4, threads=2]\n"
       "cells: [ours, \"paper: init_library.init=paper;  search.budgets=[parameters <= 0.5x] \",\n"
       "  \"wanda vs paper : compress.method=wanda-2of4; seed=5\"]\n");
   EXPECT_EQ(grid.options.reference, "ours");
+  EXPECT_EQ(grid.options.title, "Three");
+  EXPECT_EQ(file.load("recipe: base.yaml\ncells: [a]").options.title, "grid");
   ASSERT_EQ(grid.cells.size(), 3U);
   EXPECT_EQ(grid.cells[1].reference, "");
   EXPECT_EQ(grid.cells[2].name, "wanda");
@@ -64,7 +68,9 @@ TEST(Compare, TheProjectsGridsAreSound) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const CompareGrid grid = load_compare_grid(entry.path());
     for (const CompareCell& cell : grid.cells) {
-      EXPECT_NO_THROW((void)cell_recipe(grid, cell)) << entry.path() << ": " << cell.name;
+      SCOPED_TRACE(entry.path().string() + ": " + cell.name);
+      const Recipe recipe = cell_recipe(grid, cell);
+      EXPECT_THAT(recipe.data.sources, IsSupersetOf(recipe.distill_blocks.sources));
       ++cells;
     }
   }
@@ -83,32 +89,90 @@ TEST(Compare, MistakesInAGridAreNamed) {
   refused("recipe: base.yaml\ncells: [a]\nreference: b", "'b' is none of the cells");
   refused("recipe: base.yaml\ncells: [a, \"b vs c: seed=1\"]", "'c' is none of the cells");
   refused("recipe: base.yaml\ncells: [\"a: compress.method=zip\"]", "wanda-2of4");
+  refused("recipe: base.yaml\ncells: [\"a: communicator.timeout_s=1\"]", "give it in set");
   refused("recipe: base.yaml\ncell: [a]", "cell");
 }
 
-TEST(Compare, ThePageShowsEveryCell) {
-  CompareGrid grid;
-  grid.file = "folder/widths.yaml";
-  grid.options.recipe = "base.yaml";
-  grid.options.reference = "ours";
-  grid.options.set = {"threads=2"};
-  Comparison comparison = made_up_comparison();
-  comparison.cells[0].predicted = 0.0;
-  const std::string page = compare_page(grid, comparison, "puzzle compare widths.yaml");
-  EXPECT_THAT(page, HasSubstr("# widths\n"));
-  EXPECT_THAT(page, HasSubstr("`puzzle compare widths.yaml`"));
+ComparedGrid made_up_grid() {
+  ComparedGrid made;
+  made.grid.file = "folder/made-up.yaml";
+  made.grid.options.recipe = "base.yaml";
+  made.grid.options.title = "Made up";
+  made.grid.options.reference = "ours";
+  made.grid.options.set = {"threads=2"};
+  made.grid.cells = {{.name = "ours", .reference = {}, .settings = {"seed=1"}, .compress = {}},
+                     {.name = "other", .reference = "ours", .settings = {"seed=1"}, .compress = {}},
+                     {.name = "none", .reference = {}, .settings = {}, .compress = {}},
+                     {.name = "later", .reference = {}, .settings = {"seed=2"}, .compress = {}}};
+  made.comparison = made_up_comparison();
+  return made;
+}
+
+TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
+  ComparedGrid first = made_up_grid();
+  first.comparison.cells[0].predicted = 0.0;
+  ComparedGrid second = made_up_grid();
+  second.grid.options.title = "Second";
+  second.grid.options.about = "What came out.\n";
+  second.comparison.cells.clear();
+  const std::string page = compare_page({first, second}, "puzzle compare made-up.yaml");
+  EXPECT_THAT(page, HasSubstr("## Made up\n\n| cell"));
+  EXPECT_THAT(page, HasSubstr("`puzzle compare made-up.yaml`"));
   EXPECT_THAT(page, HasSubstr("| ours | 0.3750 ± "));
   EXPECT_THAT(page, HasSubstr("| 1 | 0.000 | 0.750 | 12.5 |"));
   EXPECT_THAT(page, HasSubstr("| 2.000 [1.774, 2.226] |"));
   EXPECT_THAT(page, HasSubstr("| none | no child meets the budgets |"));
+  EXPECT_THAT(page, HasSubstr("| later | not run yet |"));
   EXPECT_THAT(page, HasSubstr("base.yaml; `threads=2`."));
   EXPECT_THAT(page, HasSubstr("- other, against ours: `seed=1`"));
   EXPECT_THAT(page, HasSubstr(", in `children/ours`"));
+  EXPECT_THAT(page, HasSubstr("- later: `seed=2`\n"));
   EXPECT_THAT(page, Not(HasSubstr("held-out text/kl |"))) << "there is a column of its own";
-  const Json json = compare_json(made_up_comparison());
-  EXPECT_EQ(json.at("cells").size(), 3U);
-  EXPECT_DOUBLE_EQ(json.at("cells").at(1).at("kl_ratio").at("value").get<double>(), 2.0);
-  EXPECT_FALSE(json.at("cells").at(2).contains("kl"));
+  EXPECT_THAT(page, HasSubstr("## Second\n\nWhat came out.\n\n| cell"));
+  EXPECT_THAT(page, HasSubstr("| ours | not run yet |"));
+  const Json json = compare_json({first, second}).at("grids");
+  ASSERT_EQ(json.size(), 2U);
+  EXPECT_EQ(json.at(0).at("name"), "made-up");
+  const Json& cells = json.at(0).at("cells");
+  EXPECT_EQ(cells.size(), 3U);
+  EXPECT_DOUBLE_EQ(cells.at(1).at("kl_ratio").at("value").get<double>(), 2.0);
+  EXPECT_FALSE(cells.at(2).contains("kl"));
+}
+
+TEST(Compare, OfWhatIsRecordedOnlyCellsOfTheSameRecipeCount) {
+  GridFile file;
+  const auto load = [&](const std::string& base, const std::string& set) {
+    write_text_file(file.folder / "base.yaml", base);
+    CompareGrid grid =
+        file.load("recipe: base.yaml\nset: [" + set + "]\ncells: [ours, \"other: seed=1\"]\n");
+    grid.options.run = file.folder.path().string();
+    return grid;
+  };
+  const CompareGrid grid = load("model: a.gguf\n", "threads=2");
+  EXPECT_TRUE(recorded_compare(grid).cells.empty()) << "no run.db yet";
+  RunDb db(file.folder / "run.db");
+  Comparison recorded = recorded_compare(grid);
+  for (const CompareCell& cell : grid.cells) {
+    recorded.cells.push_back(cell_head(cell_recipe(grid, cell), cell));
+    recorded.cells.back().kl_sums = {1.0};
+  }
+  put_comparison(db, recorded);
+  ASSERT_EQ(recorded_compare(grid).cells.size(), 2U);
+  EXPECT_EQ(recorded_compare(grid).cells[1].settings, "seed=1");
+  EXPECT_EQ(recorded_compare(grid).cells[1].kl_sums, std::vector{1.0});
+
+  EXPECT_TRUE(recorded_compare(load("model: b.gguf\n", "threads=2")).cells.empty());
+  CompareGrid changed = load("model: a.gguf\n", "threads=2");
+  changed.cells[0].settings = {"seed=3"};
+  ASSERT_EQ(recorded_compare(changed).cells.size(), 1U);
+  EXPECT_EQ(recorded_compare(changed).cells[0].name, "other");
+
+  // With other settings for all of them it is another comparison, beside the first.
+  const CompareGrid beside = load("model: a.gguf\n", "threads=1");
+  EXPECT_TRUE(recorded_compare(beside).cells.empty());
+  put_comparison(db, recorded_compare(beside));
+  EXPECT_EQ(load_comparisons(db).size(), 2U);
+  EXPECT_EQ(recorded_compare(grid).cells.size(), 2U);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ namespace {
 using test::ProgramResult;
 using test::run_program;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 struct Grid {
   Grid() {
@@ -50,7 +51,7 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
   const ProgramResult first = run_program(grid.words({"--json"}));
   ASSERT_EQ(first.exit_code, 0) << first.err;
   EXPECT_THAT(first.err, HasSubstr("compare: tiny: "));
-  const Json cells = parse_json(first.out, "stdout").at("cells");
+  const Json cells = parse_json(first.out, "stdout").at("grids").at(0).at("cells");
   ASSERT_EQ(cells.size(), 5U);
   EXPECT_EQ(cells.at(0).at("kl_ratio").at("value"), 1.0);
   EXPECT_GT(cells.at(1).at("kl").at("value").get<double>(), 0.0);
@@ -85,6 +86,10 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
   const ProgramResult again = run_program(grid.words({"--json"}));
   ASSERT_EQ(again.exit_code, 0) << again.err;
   EXPECT_EQ(parse_json(again.out, "stdout"), parse_json(first.out, "stdout"));
+  const ProgramResult recorded = run_program(grid.words({"--recorded", "--json"}));
+  ASSERT_EQ(recorded.exit_code, 0) << recorded.err;
+  EXPECT_EQ(parse_json(recorded.out, "stdout"), parse_json(first.out, "stdout"));
+  EXPECT_THAT(recorded.err, Not(HasSubstr("compare: ours")));
 
   const ProgramResult other = run_program(grid.words(
       {"--set", "distill_child.num_tokens=2048", "--output", (grid.folder / "page.md").string()}));
@@ -92,16 +97,38 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
   EXPECT_EQ(grid.num_libraries(), 4U);
   EXPECT_EQ(children(), made) << "what other training starts from is there already";
   EXPECT_EQ(read_text_file(grid.folder / "page.md"), other.out);
+  // Beside the first comparison, which is still there.
+  EXPECT_EQ(parse_json(run_program(grid.words({"--recorded", "--json"})).out, "stdout"),
+            parse_json(first.out, "stdout"));
+
+  // A new cell that fails takes nothing away from what was recorded.
+  write_text_file(grid.folder / "bad.jsonl", "{}\n");
+  std::string grid_text = read_text_file(grid.folder / "grid.yaml");
+  const std::string first_cell = "  - ours\n";
+  grid_text.insert(grid_text.find(first_cell), "  - \"broken: evaluate.minimal_pairs=[" +
+                                                   (grid.folder / "bad.jsonl").string() + "]\"\n");
+  write_text_file(grid.folder / "grid.yaml", grid_text + "reference: ours\n");
+  const ProgramResult broken = run_program(grid.words());
+  EXPECT_EQ(broken.exit_code, 3);
+  EXPECT_THAT(broken.err, HasSubstr("cell broken: "));
+  EXPECT_EQ(parse_json(run_program(grid.words({"--recorded", "--json"})).out, "stdout"),
+            parse_json(first.out, "stdout"));
 }
 
 TEST(Compare, AMistakeInTheLastCellShowsBeforeTheFirstRuns) {
   const Grid grid;
-  write_text_file(grid.folder / "grid.yaml",
-                  "recipe: base.yaml\ncells: [ours, \"wrong: init_library.inti=paper\"]\n");
-  const ProgramResult result = run_program(grid.words());
-  EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, HasSubstr("init_library.inti"));
-  EXPECT_FALSE(std::filesystem::exists(grid.folder / "cells"));
+  for (const char* wrong : {"init_library.inti=paper", "search.budgets=[paramters <= 0.5x]",
+                            "distill_blocks.sources=[elsewhere]"}) {
+    write_text_file(
+        grid.folder / "grid.yaml",
+        "recipe: base.yaml\ncells:\n  - ours\n  - \"wrong: " + std::string(wrong) + "\"\n");
+    const ProgramResult result = run_program(grid.words());
+    EXPECT_EQ(result.exit_code, 2) << wrong;
+    EXPECT_THAT(result.err,
+                HasSubstr(wrong == std::string("init_library.inti=paper") ? "init_library.inti"
+                                                                          : "cell wrong: "));
+    EXPECT_FALSE(std::filesystem::exists(grid.folder / "cells"));
+  }
 }
 
 }  // namespace

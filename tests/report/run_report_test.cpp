@@ -64,9 +64,15 @@ TEST(RunReport, ShowsTheRecipesThatWereCompared) {
   Comparison comparison = test::made_up_comparison();
   comparison.cells[1].name = "<other>";
   put_comparison(db, comparison);
+  comparison.name = "an.other";
+  comparison.title = "Another";
+  put_comparison(db, comparison);
   const std::string page = render_report(db);
   expect_sound_page(page);
-  EXPECT_THAT(page, HasSubstr("Recipes compared"));
+  EXPECT_THAT(page, HasSubstr("Recipes compared: Made up"));
+  EXPECT_THAT(page, HasSubstr("Recipes compared: Another"));
+  EXPECT_THAT(page, HasSubstr("id=\"cells-an-other\""));
+  EXPECT_THAT(page, HasSubstr("Three cells. All cells: threads=2. Children of"));
   EXPECT_THAT(page, HasSubstr("2.000 [1.774, 2.226]"));
   EXPECT_THAT(page, HasSubstr("&lt;other&gt;"));
   EXPECT_THAT(page, HasSubstr("no child meets the budgets"));

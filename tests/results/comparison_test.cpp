@@ -1,6 +1,7 @@
 #include "puzzle/results/comparison.h"
 
 #include <cmath>
+#include <string>
 
 #include <gtest/gtest.h>
 
@@ -46,16 +47,25 @@ TEST(Comparison, ACellMayHaveAReferenceOfItsOwn) {
 TEST(Comparison, ComesBackFromTheDatabase) {
   const test::TempDir folder;
   RunDb db(folder / "run.db");
-  EXPECT_FALSE(load_comparison(db).has_value());
+  EXPECT_TRUE(load_comparisons(db).empty());
   const Comparison put = made_up_comparison();
+  put_comparison(db, {.name = "another", .reference = "x", .cells = {}});
+  put_comparison(db, {.name = "made-up", .reference = "is replaced", .cells = {}});
   put_comparison(db, put);
-  const Comparison got = load_comparison(db).value();
+  ASSERT_EQ(load_comparisons(db).size(), 2U);
+  EXPECT_EQ(load_comparisons(db)[0].name, "another");
+  const Comparison got = load_comparisons(db)[1];
+  EXPECT_EQ(got.name, "made-up");
+  EXPECT_EQ(got.title, "Made up");
+  EXPECT_EQ(got.about, "Three cells.");
+  EXPECT_EQ(got.settings, "threads=2");
   EXPECT_EQ(got.reference, "ours");
   ASSERT_EQ(got.cells.size(), 3U);
   EXPECT_EQ(got.cells[0].kl_sums, put.cells[0].kl_sums);
   EXPECT_EQ(got.cells[0].unit_tokens, put.cells[0].unit_tokens);
   EXPECT_EQ(got.cells[0].metrics, put.cells[0].metrics);
   EXPECT_EQ(got.cells[0].settings, "seed=1");
+  EXPECT_EQ(got.cells[0].key, "key of ours");
   EXPECT_EQ(got.cells[1].reference, "ours");
   EXPECT_EQ(got.cells[0].folder, "children/ours");
   EXPECT_EQ(got.cells[0].budget, "parameters <= 0.8x");
@@ -63,10 +73,11 @@ TEST(Comparison, ComesBackFromTheDatabase) {
   EXPECT_EQ(got.cells[0].predicted, 0.5);
   EXPECT_EQ(got.cells[0].seconds, 7.0);
   EXPECT_TRUE(got.cells[2].kl_sums.empty());
-  for (const char* broken : {"[]", "{}", "{\"reference\": \"a\"}",
-                             "{\"reference\": \"a\", \"cells\": [{\"name\": \"a\"}]}"}) {
-    db.put_meta("comparison", broken);
-    EXPECT_PUZZLE_ERROR((void)load_comparison(db), ErrorKind::kFormat, "meta comparison");
+  const std::string head = R"({"title": "", "about": "", "settings": "", "reference": "a")";
+  for (const std::string& broken : {std::string("[]"), std::string("{}"), head + "}",
+                                    head + R"(, "cells": [{"name": "a"}]})"}) {
+    db.put_meta("comparison/made-up", broken);
+    EXPECT_PUZZLE_ERROR((void)load_comparisons(db), ErrorKind::kFormat, "meta comparison/made-up");
   }
 }
 

@@ -11,6 +11,7 @@ inline Comparison made_up_comparison() {
                     .settings = "seed=1",
                     .budget = "parameters <= 0.8x",
                     .folder = "children/ours"};
+  ours.key = "key of ours";
   ours.kl_sums = {4.0, 9.0, 2.0};
   ours.unit_tokens = {10.0, 20.0, 10.0};
   ours.parameters = 0.75;
@@ -18,9 +19,15 @@ inline Comparison made_up_comparison() {
   ours.predicted = 0.5;
   ours.seconds = 7.0;
   ComparedCell other{.name = "other", .reference = "ours", .settings = "seed=1"};
+  other.key = "key of other";
   other.kl_sums = {9.0, 17.0, 4.0};
   other.unit_tokens = ours.unit_tokens;
-  return {"ours", {ours, other, {.name = "none"}}};
+  return {.name = "made-up",
+          .title = "Made up",
+          .about = "Three cells.",
+          .settings = "threads=2",
+          .reference = "ours",
+          .cells = {ours, other, {.name = "none"}}};
 }
 
 }  // namespace puzzle::test

@@ -1,11 +1,15 @@
 // compare: several recipes side by side.
+#include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/commands.h"
 #include "puzzle/app/compare.h"
+#include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
 #include "puzzle/base/json.h"
 
@@ -13,10 +17,11 @@ namespace puzzle {
 namespace {
 
 struct CompareArguments {
-  std::string grid;
+  std::vector<std::string> grids;
   std::string run;
   std::string output;
   std::vector<std::string> settings;
+  bool recorded = false;
 };
 
 std::string help_of(const OptionList& list, int name_width) {
@@ -43,28 +48,67 @@ std::string grid_footer() {
          "  cells: [ours, \"paper: init_library.init=paper; repair_child=false\"]";
 }
 
-void compare(const CompareArguments& arguments, GlobalOptions& global) {
-  CompareGrid grid = load_compare_grid(arguments.grid);
-  if (!arguments.run.empty()) {
-    grid.options.run = arguments.run;
+std::vector<ComparedGrid> load_grids(const CompareArguments& arguments) {
+  std::vector<ComparedGrid> grids;
+  for (const std::string& file : arguments.grids) {
+    CompareGrid grid = load_compare_grid(file);
+    if (!arguments.run.empty()) {
+      grid.options.run = arguments.run;
+    }
+    grid.options.set.insert(grid.options.set.end(), arguments.settings.begin(),
+                            arguments.settings.end());
+    grids.push_back({std::move(grid), {}});
   }
-  grid.options.set.insert(grid.options.set.end(), arguments.settings.begin(),
-                          arguments.settings.end());
-  const CommunicatorOptions options = cell_recipe(grid, grid.cells.front()).communicator;
-  const std::unique_ptr<Communicator> communicator = make_communicator(options);
-  const Comparison comparison = run_compare(grid, *communicator, global.command);
-  if (!communicator->is_first()) {
-    return;
+  return grids;
+}
+
+void check_recorded(const std::vector<ComparedGrid>& grids) {
+  const bool is_empty = std::ranges::all_of(
+      grids, [](const ComparedGrid& each) { return each.comparison.cells.empty(); });
+  if (is_empty) {
+    fail(ErrorKind::kIo,
+         "{}: expected cells of {} recorded by `puzzle compare` with these recipes; run it first",
+         (std::filesystem::path(grids.front().grid.options.run) / "run.db").string(),
+         grids.front().grid.file.string());
   }
-  const std::string page = compare_page(grid, comparison, global.command);
-  const std::filesystem::path folder = grid.options.run;
-  write_text_file(
-      arguments.output.empty() ? folder / "compare.md" : std::filesystem::path(arguments.output),
-      page);
+}
+
+void show(const CompareArguments& arguments, const std::vector<ComparedGrid>& grids,
+          GlobalOptions& global) {
+  const std::string page = compare_page(grids, global.command);
+  std::filesystem::path file = arguments.output;
+  if (file.empty()) {
+    const std::filesystem::path folder = grids.front().grid.options.run;
+    make_folder(folder);
+    file = folder / "compare.md";
+  }
+  write_text_file(file, page);
   if (global.json) {
-    print_json(global, compare_json(comparison));
+    print_json(global, compare_json(grids));
   } else {
     print_text(page);
+  }
+}
+
+void compare(const CompareArguments& arguments, GlobalOptions& global) {
+  std::vector<ComparedGrid> grids = load_grids(arguments);
+  if (!arguments.recorded) {
+    for (const ComparedGrid& each : grids) {
+      check_cell_recipes(each.grid);  // of all grids before the first one runs
+    }
+  }
+  const CompareGrid& first = grids.front().grid;
+  const std::unique_ptr<Communicator> communicator =
+      make_communicator(cell_recipe(first, first.cells.front()).communicator);
+  for (ComparedGrid& each : grids) {
+    each.comparison = arguments.recorded ? recorded_compare(each.grid)
+                                         : run_compare(each.grid, *communicator, global.command);
+  }
+  if (arguments.recorded) {
+    check_recorded(grids);
+  }
+  if (communicator->is_first()) {
+    show(arguments, grids, global);
   }
 }
 
@@ -74,13 +118,18 @@ void add_compare_command(CLI::App& app, GlobalOptions& global, Action& selected)
   auto arguments = std::make_shared<CompareArguments>();
   CLI::App* verb = app.add_subcommand(
       "compare", "Children of several recipes side by side, with intervals: ablations, baselines");
-  verb->add_option("grid", arguments->grid, "File of the cells to compare")->required();
-  verb->add_option("--run", arguments->run, "Folder of all cells; replaces the grid's");
-  verb->add_option("--output", arguments->output,
-                   "Where the Markdown page goes; compare.md in the folder of the cells");
+  verb->add_option("grids", arguments->grids,
+                   "Files of the cells to compare, a part of the page each")
+      ->required();
+  verb->add_option("--run", arguments->run, "Folder of all cells; replaces the grids'");
+  verb->add_option(
+      "--output", arguments->output,
+      "Where the Markdown page goes; compare.md in the folder of the first grid's cells");
   verb->add_option("--set", arguments->settings,
                    "Any option of the recipe for all cells, as name=value (repeatable)")
       ->allow_extra_args(false);
+  verb->add_flag("--recorded", arguments->recorded,
+                 "Write the page from what is recorded and run nothing");
   verb->footer(grid_footer());
   verb->callback([arguments, &global, &selected] {
     selected.splits_over_ranks = true;

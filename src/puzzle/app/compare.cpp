@@ -5,9 +5,12 @@
 #include <utility>
 
 #include "puzzle/app/compare_cell.h"
+#include "puzzle/app/validate.h"
 #include "puzzle/base/error.h"
+#include "puzzle/base/hash.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
+#include "puzzle/model/checkpoint.h"
 #include "puzzle/report/run_report.h"
 #include "puzzle/results/run_db.h"
 
@@ -71,6 +74,14 @@ void check_cells(const CompareGrid& grid) {
       fail(ErrorKind::kUsage, "{}: cells: '{}' stands twice", file, cell.name);
     }
   }
+  for (const CompareCell& cell : grid.cells) {
+    for (const std::string& setting : cell.settings) {
+      if (setting.starts_with("communicator.")) {
+        fail(ErrorKind::kUsage, "{}: cell {}: {} is of the whole command; give it in set", file,
+             cell.name, setting);
+      }
+    }
+  }
   const auto check_reference = [&](const std::string& reference) {
     if (!names.contains(reference)) {
       fail(ErrorKind::kUsage, "{}: reference: '{}' is none of the cells", file, reference);
@@ -84,15 +95,55 @@ void check_cells(const CompareGrid& grid) {
   }
 }
 
-// What there is so far.
-void record(const CompareGrid& grid, const Comparison& comparison) {
-  const std::filesystem::path folder = grid.options.run;
-  if (!std::filesystem::exists(folder / "run.db")) {
+// A grid with other settings for all its cells is another comparison.
+std::string comparison_name(const CompareGrid& grid) {
+  std::string name = grid.file.stem().string();
+  if (!grid.options.set.empty()) {
+    KeyBuilder key;
+    name += "-" + key.add("set", join(grid.options.set, "; ")).key().substr(0, 8);
+  }
+  return name;
+}
+
+Comparison head_of(const CompareGrid& grid) {
+  return {.name = comparison_name(grid),
+          .title = grid.options.title,
+          .about = grid.options.about,
+          .settings = join(grid.options.set, "; "),
+          .reference = grid.options.reference,
+          .cells = {}};
+}
+
+std::filesystem::path database_of(const CompareGrid& grid) {
+  return std::filesystem::path(grid.options.run) / "run.db";
+}
+
+const ComparedCell* find_key(const std::vector<ComparedCell>& cells, const std::string& key) {
+  const auto found = std::ranges::find(cells, key, &ComparedCell::key);
+  return found == cells.end() ? nullptr : &*found;
+}
+
+// What there is so far; of cells that are still to come, what an earlier run left.
+void record(const CompareGrid& grid, const Comparison& made, const Comparison& earlier) {
+  const std::filesystem::path file = database_of(grid);
+  if (!std::filesystem::exists(file)) {
     return;
   }
-  RunDb db(folder / "run.db");
+  Comparison comparison = made;
+  for (const ComparedCell& cell : earlier.cells) {
+    if (find_key(made.cells, cell.key) == nullptr) {
+      comparison.cells.push_back(cell);
+    }
+  }
+  RunDb db(file);
   put_comparison(db, comparison);
-  write_report(db, folder / "report.html");
+  write_report(db, file.parent_path() / "report.html");
+}
+
+[[noreturn]] void fail_in_cell(const CompareGrid& grid, const CompareCell& cell,
+                               const Error& error) {
+  fail_with(error.kind(),
+            fmt::format("{}: cell {}: {}", grid.file.string(), cell.name, error.what()));
 }
 
 }  // namespace
@@ -100,6 +151,8 @@ void record(const CompareGrid& grid, const Comparison& comparison) {
 void CompareOptions::visit(OptionList& list) {
   list.add("recipe", recipe, "Recipe that all cells start from; relative to this file.");
   list.add("run", run, "Folder in which all cells run.");
+  list.add("title", title, "Heading of its part of the page; empty: the file's name.");
+  list.add("about", about, "What is compared, for the page.");
   list.add("reference", reference,
            "Cell that those without \"vs\" are compared with; empty: the first.");
   list.add("set", set, "Settings of all cells, name=value.");
@@ -118,6 +171,9 @@ CompareGrid load_compare_grid(const std::filesystem::path& file) {
   }
   if (grid.options.reference.empty() && !grid.cells.empty()) {
     grid.options.reference = grid.cells.front().name;
+  }
+  if (grid.options.title.empty()) {
+    grid.options.title = file.stem().string();
   }
   check_cells(grid);
   return grid;
@@ -140,25 +196,61 @@ Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell) {
   return recipe;
 }
 
-Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
-                       const std::string& command) {
-  Comparison comparison{grid.options.reference, {}};
+void check_cell_recipes(const CompareGrid& grid) {
   for (const CompareCell& cell : grid.cells) {
-    (void)cell_recipe(grid, cell);  // a mistake in the last cell shows before the first one runs
-  }
-  for (const CompareCell& cell : grid.cells) {
-    log_info("compare: {}", cell.name);
     try {
-      comparison.cells.push_back(make_cell(cell_recipe(grid, cell), cell, communicator, command));
+      const Recipe recipe = cell_recipe(grid, cell);
+      validate(recipe, load_model_spec(recipe.model), UselessSettings::kLetPass);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kInfeasible) {
-        fail_with(error.kind(), fmt::format("cell {}: {}", cell.name, error.what()));
+        fail_in_cell(grid, cell, error);
+      }
+    }
+  }
+}
+
+Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
+                       const std::string& command) {
+  Comparison comparison = head_of(grid);
+  check_cell_recipes(grid);  // a mistake in the last cell shows before the first one runs
+  const Comparison earlier = communicator.is_first() ? recorded_compare(grid) : Comparison{};
+  for (const CompareCell& cell : grid.cells) {
+    log_info("compare: {}", cell.name);
+    const Recipe recipe = cell_recipe(grid, cell);
+    try {
+      comparison.cells.push_back(make_cell(recipe, cell, communicator, command));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kInfeasible) {
+        fail_in_cell(grid, cell, error);
       }
       log_warning("compare: {}: {}", cell.name, error.what());
-      comparison.cells.push_back(cell_head(cell));
+      comparison.cells.push_back(cell_head(recipe, cell));
     }
     if (communicator.is_first()) {
-      record(grid, comparison);
+      record(grid, comparison, earlier);
+    }
+  }
+  return comparison;
+}
+
+Comparison recorded_compare(const CompareGrid& grid) {
+  Comparison comparison = head_of(grid);
+  const std::filesystem::path file = database_of(grid);
+  if (!std::filesystem::exists(file)) {
+    return comparison;
+  }
+  for (const Comparison& recorded : load_comparisons(RunDb(file, RunDbMode::kRead))) {
+    if (recorded.name != comparison.name) {
+      continue;
+    }
+    for (const CompareCell& cell : grid.cells) {
+      const ComparedCell head = cell_head(cell_recipe(grid, cell), cell);
+      if (const ComparedCell* found = find_key(recorded.cells, head.key)) {
+        comparison.cells.push_back(*found);
+        comparison.cells.back().name = head.name;
+        comparison.cells.back().reference = head.reference;
+        comparison.cells.back().settings = head.settings;
+      }
     }
   }
   return comparison;

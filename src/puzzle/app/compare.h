@@ -25,6 +25,8 @@ namespace puzzle {
 struct CompareOptions {
   std::string recipe;                // the file that all cells start from; relative to the grid's
   std::string run = "runs/compare";  // folder of all cells
+  std::string title;                 // heading of its part of the page; empty: the file's name
+  std::string about;                 // what is compared and what came out of it; may be empty
   std::string reference;             // of cells that name no other; empty: the first
   std::vector<std::string> set;      // settings of all cells, "name=value"
   // "name" or "name: setting; setting", in the order of the table; "name vs other: …" is compared
@@ -48,15 +50,30 @@ struct CompareGrid {
 // exist.
 [[nodiscard]] Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell);
 
+// What can be known of all cells before the first one runs. Throws as cell_recipe, load_model_spec
+// and validate, naming grid and cell; budgets that no child meets are left to the cell.
+void check_cell_recipes(const CompareGrid& grid);
+
 // Runs the cells that are not done yet, in order. A cell that no child satisfies (exit code 5)
 // leaves an empty `kl_sums` and a warning. What there is after each cell is in run.db and on its
-// report page. Throws as Pipeline, with the cell's name. Cells are rank 0's; empty on others.
+// report page, with those that an earlier run left. Throws as check_cell_recipes and Pipeline, with
+// the cell's name. Cells are rank 0's; empty on others.
 [[nodiscard]] Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
                                      const std::string& command);
 
-// A Markdown page: the table, and how it was made.
-[[nodiscard]] std::string compare_page(const CompareGrid& grid, const Comparison& comparison,
+// The cells that run.db of the grid's folder holds and whose recipes have not changed since; runs
+// nothing. No cells where there is no such file. Throws as cell_recipe, Error(kFormat) for a
+// damaged file.
+[[nodiscard]] Comparison recorded_compare(const CompareGrid& grid);
+
+struct ComparedGrid {
+  CompareGrid grid;
+  Comparison comparison;
+};
+
+// A Markdown page: the table of every grid, and how it was made.
+[[nodiscard]] std::string compare_page(const std::vector<ComparedGrid>& grids,
                                        const std::string& command);
-[[nodiscard]] nlohmann::json compare_json(const Comparison& comparison);
+[[nodiscard]] nlohmann::json compare_json(const std::vector<ComparedGrid>& grids);
 
 }  // namespace puzzle

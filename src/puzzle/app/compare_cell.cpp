@@ -22,10 +22,6 @@ namespace {
 constexpr std::int64_t kCompareVersion = 2;
 constexpr const char* kCompareStage = "compare";
 
-double num_parameters(const ModelSpec& spec) {
-  return static_cast<double>(model_cost(spec, ExportTarget::kNative, WeightTypes{}).parameters);
-}
-
 // A child and what is known of it before it is evaluated.
 struct CellChild {
   std::string key;
@@ -35,13 +31,18 @@ struct CellChild {
   double predicted = 0.0;
 };
 
+double as_fraction(double parameters, const ModelSpec& parent) {
+  return parameters / static_cast<double>(num_parameters(parent));
+}
+
 CellChild searched_child(Pipeline& pipeline) {
   pipeline.run_until("evaluate");
   const FoundArchitecture& chosen = pipeline.chosen();
   const ModelSpec& parent = pipeline.parent().weights.spec;
-  return {pipeline.child_key(), pipeline.child_folder(),
-          num_parameters(with_layers(parent, chosen.layers)) / num_parameters(parent),
-          chosen.budget, chosen.objective};
+  return {
+      pipeline.child_key(), pipeline.child_folder(),
+      as_fraction(static_cast<double>(num_parameters(with_layers(parent, chosen.layers))), parent),
+      chosen.budget, chosen.objective};
 }
 
 CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
@@ -55,7 +56,7 @@ CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
   (void)evaluate(context, parent, {{cell.name, compressed.key, &weights}}, pipeline.parts().test,
                  options);
   return {compressed.key, compressed.folder,
-          compressed.parameters / num_parameters(parent.weights.spec)};
+          as_fraction(compressed.parameters, parent.weights.spec)};
 }
 
 void add_evaluation(const RunDb& db, ComparedCell& cell) {
@@ -88,8 +89,17 @@ double seconds_of(RunDb& db, const std::string& cell, const std::string& child_k
 
 }  // namespace
 
-ComparedCell cell_head(const CompareCell& cell) {
-  return {.name = cell.name, .reference = cell.reference, .settings = join(cell.settings, "; ")};
+ComparedCell cell_head(const Recipe& recipe, const CompareCell& cell) {
+  KeyBuilder key;
+  key.add("stage", kCompareStage);
+  Recipe resolved = recipe;
+  resolved.run.clear();  // where it lies does not matter
+  add_options_to_key(key, resolved);
+  add_options_to_key(key, cell.compress);
+  return {.name = cell.name,
+          .reference = cell.reference,
+          .settings = join(cell.settings, "; "),
+          .key = key.key()};
 }
 
 ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicator& communicator,
@@ -103,7 +113,7 @@ ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicat
     return {};
   }
   RunDb& db = pipeline.context().db;
-  ComparedCell result = cell_head(cell);
+  ComparedCell result = cell_head(recipe, cell);
   result.budget = child.budget;
   result.predicted = child.predicted;
   result.parameters = child.parameters;

@@ -20,8 +20,8 @@ struct CompareCell {
   CompressOptions compress;
 };
 
-// Name, reference and settings: what is known without running it.
-[[nodiscard]] ComparedCell cell_head(const CompareCell& cell);
+// What is known of a cell of this recipe without running it: name, reference, settings and key.
+[[nodiscard]] ComparedCell cell_head(const Recipe& recipe, const CompareCell& cell);
 
 // Runs the cell's recipe up to evaluate, with children named after the cell. Throws as Pipeline.
 // On ranks other than 0 the result is empty.

@@ -45,72 +45,99 @@ std::string row_text(const Comparison& comparison, const ComparedCell& cell,
   return row + fmt::format(" {} |\n", human_seconds(cell.seconds));
 }
 
-}  // namespace
-
-std::string compare_page(const CompareGrid& grid, const Comparison& comparison,
-                         const std::string& command) {
-  const std::vector<std::string> metrics = shown_metrics(comparison);
-  std::string page = fmt::format(
-      "# {}\n\nWritten by `{}` (puzzle {}). KL: nats per token from the parent to the child, on "
-      "test "
-      "text that nothing else saw, ± standard error; ratio: to {}, unit of text by unit of text, "
-      "with "
-      "its 95 % interval; predicted: the search's sum of scores; parameters: of the parent's; "
-      "time: "
-      "of what no cell above had made.\n\n",
-      grid.file.stem().string(), command, kPuzzleVersion, grid.options.reference);
-  page += "| cell | KL | ratio | predicted | parameters |";
-  std::string rule = "| --- | --- | --- | --- | --- |";
-  for (const std::string& name : metrics) {
-    page += " " + name + " |";
-    rule += " --- |";
-  }
-  page += " time |\n" + rule + " --- |\n";
-  for (const ComparedCell& cell : comparison.cells) {
-    page += row_text(comparison, cell, metrics);
-  }
-  page += "\n## Settings\n\nAll cells: " + grid.options.recipe;
-  for (const std::string& setting : grid.options.set) {
-    page += "; `" + setting + "`";
-  }
-  page += ".\n\n";
-  for (const ComparedCell& cell : comparison.cells) {
-    page += fmt::format("- {}{}: {}", cell.name,
-                        cell.reference.empty() ? "" : ", against " + cell.reference,
-                        cell.settings.empty() ? "as that" : "`" + cell.settings + "`");
-    page += cell.budget.empty() ? "" : fmt::format(" ({})", cell.budget);
-    page += cell.folder.empty() ? "\n" : fmt::format(", in `{}`\n", cell.folder);
-  }
-  const MachineFacts machine = read_machine();
-  page += "\nMachine: " + machine.cpu + ".\n";
-  return page;
+const ComparedCell* find_cell(const Comparison& comparison, const std::string& name) {
+  const auto found = std::ranges::find(comparison.cells, name, &ComparedCell::name);
+  return found == comparison.cells.end() ? nullptr : &*found;
 }
 
-Json compare_json(const Comparison& comparison) {
-  Json cells = Json::array();
-  for (const ComparedCell& cell : comparison.cells) {
-    Json entry = {{"name", cell.name}, {"settings", cell.settings}};
-    const auto add = [&](const char* name, const SumRatio& ratio) {
-      entry[name] = {{"value", ratio.value}, {"standard_error", ratio.standard_error}};
-    };
-    if (!cell.kl_sums.empty()) {
-      add("kl", cell.kl());
-      entry["folder"] = cell.folder;
-      entry["parameters"] = cell.parameters;
-      entry["predicted"] = cell.predicted;
-      entry["metrics"] = cell.metrics;
-      entry["seconds"] = cell.seconds;
-    }
-    const ComparedCell* other = comparison.reference_of(cell);
-    if (other != nullptr) {
-      entry["reference"] = other->name;
-      if (const auto ratio = cell.kl_ratio_to(*other)) {
-        add("kl_ratio", *ratio);
-      }
-    }
-    cells.push_back(std::move(entry));
+std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
+  const std::vector<std::string> metrics = shown_metrics(comparison);
+  std::string table = "| cell | KL | ratio | predicted | parameters |";
+  std::string rule = "| --- | --- | --- | --- | --- |";
+  for (const std::string& name : metrics) {
+    table += " " + name + " |";
+    rule += " --- |";
   }
-  return {{"reference", comparison.reference}, {"cells", std::move(cells)}};
+  table += " time |\n" + rule + " --- |\n";
+  for (const CompareCell& cell : grid.cells) {
+    const ComparedCell* made = find_cell(comparison, cell.name);
+    table += made == nullptr ? fmt::format("| {} | not run yet |\n", cell.name)
+                             : row_text(comparison, *made, metrics);
+  }
+  return table;
+}
+
+std::string settings_text(const CompareGrid& grid, const Comparison& comparison) {
+  std::string text = "All cells: " + grid.options.recipe;
+  for (const std::string& setting : grid.options.set) {
+    text += "; `" + setting + "`";
+  }
+  text += ".\n\n";
+  for (const CompareCell& cell : grid.cells) {
+    text += fmt::format("- {}{}: {}", cell.name,
+                        cell.reference.empty() ? "" : ", against " + cell.reference,
+                        cell.settings.empty() ? "as that" : "`" + join(cell.settings, "; ") + "`");
+    if (const ComparedCell* made = find_cell(comparison, cell.name); made != nullptr) {
+      text += made->budget.empty() ? "" : fmt::format(" ({})", made->budget);
+      text += made->folder.empty() ? "" : fmt::format(", in `{}`", made->folder);
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
+  Json entry = {{"name", cell.name}, {"settings", cell.settings}};
+  const auto add = [&](const char* name, const SumRatio& ratio) {
+    entry[name] = {{"value", ratio.value}, {"standard_error", ratio.standard_error}};
+  };
+  if (!cell.kl_sums.empty()) {
+    add("kl", cell.kl());
+    entry["folder"] = cell.folder;
+    entry["parameters"] = cell.parameters;
+    entry["predicted"] = cell.predicted;
+    entry["metrics"] = cell.metrics;
+    entry["seconds"] = cell.seconds;
+  }
+  const ComparedCell* other = comparison.reference_of(cell);
+  if (other != nullptr) {
+    entry["reference"] = other->name;
+    if (const auto ratio = cell.kl_ratio_to(*other)) {
+      add("kl_ratio", *ratio);
+    }
+  }
+  return entry;
+}
+
+}  // namespace
+
+std::string compare_page(const std::vector<ComparedGrid>& grids, const std::string& command) {
+  std::string page = fmt::format(
+      "# Recipes compared\n\nWritten by `{}` (puzzle {}). KL: nats per token from the parent to "
+      "the child, on test text that nothing else saw, ± standard error; ratio: to the cell with "
+      "ratio 1, unit of text by unit of text, with its 95 % interval; predicted: the search's sum "
+      "of scores; parameters: of the parent's; time: of what no cell above had made.\n",
+      command, kPuzzleVersion);
+  for (const auto& [grid, comparison] : grids) {
+    page += fmt::format("\n## {}\n\n", grid.options.title);
+    page += grid.options.about.empty() ? "" : std::string(trim(grid.options.about)) + "\n\n";
+    page += table_text(grid, comparison) + "\n" + settings_text(grid, comparison);
+  }
+  return page + fmt::format("\nMachine: {}.\n", read_machine().cpu);
+}
+
+Json compare_json(const std::vector<ComparedGrid>& grids) {
+  Json all = Json::array();
+  for (const auto& [grid, comparison] : grids) {
+    Json cells = Json::array();
+    for (const ComparedCell& cell : comparison.cells) {
+      cells.push_back(cell_json(comparison, cell));
+    }
+    all.push_back({{"name", comparison.name},
+                   {"reference", comparison.reference},
+                   {"cells", std::move(cells)}});
+  }
+  return {{"grids", std::move(all)}};
 }
 
 }  // namespace puzzle

@@ -1,4 +1,7 @@
 // The cells of `puzzle compare`: several recipes, one child each.
+#include <algorithm>
+#include <cctype>
+
 #include <fmt/format.h>
 
 #include "puzzle/base/strings.h"
@@ -8,9 +11,20 @@
 namespace puzzle {
 namespace {
 
+// Names of grids are names of files; those of sections and charts have no other signs than these.
+std::string section_id(const Comparison& comparison) {
+  std::string id = "cells-" + comparison.name;
+  std::ranges::replace_if(id, [](unsigned char sign) { return std::isalnum(sign) == 0; }, '-');
+  return id;
+}
+
+std::string settings_sentence(const Comparison& comparison) {
+  return comparison.settings.empty() ? "" : "All cells: " + comparison.settings + ". ";
+}
+
 std::string cells_chart(const Comparison& comparison) {
   BarChart chart;
-  chart.text = {"cells", "KL of every cell's child",
+  chart.text = {section_id(comparison) + "-kl", "KL of every cell's child",
                 "Bars of the KL from the parent to each cell's child; lines are one standard error "
                 "to each side."};
   chart.value_label = "KL, nats per token";
@@ -40,19 +54,19 @@ TableRow cell_row(const Comparison& comparison, const ComparedCell& cell) {
 
 }  // namespace
 
-PageSection cells_section(const ReportData& data) {
+PageSection cells_section(const Comparison& comparison) {
   PageSection section{
-      "cells", "Recipes compared",
-      "Children of several recipes on text that nothing else saw. The ratio is to the cell with "
-      "ratio 1 above, unit of text by unit of text, with its 95 % interval; predicted is the "
-      "search's sum "
-      "of scores; time is that of what no cell above had made.",
+      section_id(comparison), "Recipes compared: " + comparison.title,
+      comparison.about + (comparison.about.empty() ? "" : " ") + settings_sentence(comparison) +
+          "Children of several recipes on text that nothing else saw. The ratio is to the cell "
+          "with ratio 1 above, unit of text by unit of text, with its 95 % interval; predicted is "
+          "the search's sum of scores; time is that of what no cell above had made.",
       ""};
   Markup out;
-  out.raw(cells_chart(*data.comparison));
+  out.raw(cells_chart(comparison));
   std::vector<TableRow> rows;
-  for (const ComparedCell& cell : data.comparison->cells) {
-    rows.push_back(cell_row(*data.comparison, cell));
+  for (const ComparedCell& cell : comparison.cells) {
+    rows.push_back(cell_row(comparison, cell));
   }
   add_table(out,
             {{"cell", false},

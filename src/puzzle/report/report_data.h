@@ -32,7 +32,7 @@ struct ReportData {
   std::vector<EvaluationRow> evaluations;
   std::vector<ThroughputRow> throughput;  // of the run's own workload
   std::vector<ThroughputRow> scenarios{};
-  std::optional<Comparison> comparison{};  // of `puzzle compare`
+  std::vector<Comparison> comparisons{};  // of `puzzle compare`, by name
 };
 
 // Current rows only.

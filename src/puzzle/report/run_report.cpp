@@ -1,5 +1,8 @@
 #include "puzzle/report/run_report.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include <fmt/format.h>
 
 #include "puzzle/base/file.h"
@@ -47,9 +50,9 @@ std::string render_report(const RunDb& db) {
                    comparison_section(data),
                    time_section(data),
                    recipe_section(data)};
-  if (data.comparison) {
-    page.sections.insert(page.sections.begin(), cells_section(data));
-  }
+  std::vector<PageSection> compared;
+  std::ranges::transform(data.comparisons, std::back_inserter(compared), cells_section);
+  page.sections.insert(page.sections.begin(), compared.begin(), compared.end());
   page.footer = "Written by puzzle report from run.db, which holds every number on this page.";
   return render_page(page);
 }

@@ -19,8 +19,8 @@ namespace puzzle {
 [[nodiscard]] PageSection child_distillation_section(const ReportData& data);
 [[nodiscard]] PageSection evaluation_section(const ReportData& data);
 [[nodiscard]] PageSection comparison_section(const ReportData& data);
-// Only where data.comparison is there.
-[[nodiscard]] PageSection cells_section(const ReportData& data);
+// One of data.comparisons.
+[[nodiscard]] PageSection cells_section(const Comparison& comparison);
 [[nodiscard]] PageSection time_section(const ReportData& data);
 [[nodiscard]] PageSection recipe_section(const ReportData& data);
 

@@ -1,19 +1,37 @@
 #include "puzzle/results/comparison.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
+#include "puzzle/results/rows.h"
 #include "puzzle/results/run_db.h"
 
 namespace puzzle {
 namespace {
 
-constexpr const char* kComparisonMeta = "comparison";
+constexpr std::string_view kComparisonMeta = "comparison/";  // and the grid's name
 constexpr double kNormal95 = 1.96;  // standard errors on each side of a 95 % interval
+
+Comparison parse_comparison(const std::string& text, const std::string& place) {
+  const Json value = parse_json(text, place);
+  Comparison comparison;
+  comparison.title = json_string(value, "title", place);
+  comparison.about = json_string(value, "about", place);
+  comparison.settings = json_string(value, "settings", place);
+  comparison.reference = json_string(value, "reference", place);
+  if (!value.contains("cells") || !value["cells"].is_array()) {
+    fail(ErrorKind::kFormat, "{}: expected cells", place);
+  }
+  for (const Json& cell : value["cells"]) {
+    comparison.cells.push_back(parse_compared_cell(cell, place));
+  }
+  return comparison;
+}
 
 }  // namespace
 
@@ -33,17 +51,11 @@ const ComparedCell* Comparison::reference_of(const ComparedCell& cell) const {
 }
 
 Json to_json(const ComparedCell& cell) {
-  return {{"name", cell.name},
-          {"reference", cell.reference},
-          {"settings", cell.settings},
-          {"budget", cell.budget},
-          {"folder", cell.folder},
-          {"kl_sums", cell.kl_sums},
-          {"unit_tokens", cell.unit_tokens},
-          {"parameters", cell.parameters},
-          {"metrics", cell.metrics},
-          {"predicted", cell.predicted},
-          {"seconds", cell.seconds}};
+  return {
+      {"name", cell.name},       {"reference", cell.reference},     {"settings", cell.settings},
+      {"key", cell.key},         {"budget", cell.budget},           {"folder", cell.folder},
+      {"kl_sums", cell.kl_sums}, {"unit_tokens", cell.unit_tokens}, {"parameters", cell.parameters},
+      {"metrics", cell.metrics}, {"predicted", cell.predicted},     {"seconds", cell.seconds}};
 }
 
 ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
@@ -52,6 +64,7 @@ ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
     value.at("name").get_to(cell.name);
     value.at("reference").get_to(cell.reference);
     value.at("settings").get_to(cell.settings);
+    value.at("key").get_to(cell.key);
     value.at("budget").get_to(cell.budget);
     value.at("folder").get_to(cell.folder);
     value.at("kl_sums").get_to(cell.kl_sums);
@@ -71,25 +84,25 @@ void put_comparison(RunDb& db, const Comparison& comparison) {
   for (const ComparedCell& cell : comparison.cells) {
     cells.push_back(to_json(cell));
   }
-  db.put_meta(kComparisonMeta, Json{{"reference", comparison.reference}, {"cells", cells}}.dump());
+  db.put_meta(std::string(kComparisonMeta) + comparison.name,
+              Json{{"title", comparison.title},
+                   {"about", comparison.about},
+                   {"settings", comparison.settings},
+                   {"reference", comparison.reference},
+                   {"cells", cells}}
+                  .dump());
 }
 
-std::optional<Comparison> load_comparison(const RunDb& db) {
-  const std::optional<std::string> text = db.meta(kComparisonMeta);
-  if (!text) {
-    return std::nullopt;
+std::vector<Comparison> load_comparisons(const RunDb& db) {
+  std::vector<Comparison> comparisons;
+  for (const MetaRow& row : db.metas()) {
+    if (row.name.starts_with(kComparisonMeta)) {
+      comparisons.push_back(
+          parse_comparison(row.value, db.path().filename().string() + ": meta " + row.name));
+      comparisons.back().name = row.name.substr(kComparisonMeta.size());
+    }
   }
-  const std::string place = db.path().filename().string() + ": meta " + kComparisonMeta;
-  const Json value = parse_json(*text, place);
-  Comparison comparison;
-  comparison.reference = json_string(value, "reference", place);
-  if (!value.contains("cells") || !value["cells"].is_array()) {
-    fail(ErrorKind::kFormat, "{}: expected cells", place);
-  }
-  for (const Json& cell : value["cells"]) {
-    comparison.cells.push_back(parse_compared_cell(cell, place));
-  }
-  return comparison;
+  return comparisons;
 }
 
 std::string ratio_text(const Comparison& comparison, const ComparedCell& cell) {

@@ -1,4 +1,5 @@
-// Children of several recipes side by side, as `puzzle compare` leaves them in run.db's meta table.
+// Children of several recipes side by side, as `puzzle compare` leaves them in run.db's meta table,
+// one entry for each grid that was run there.
 #pragma once
 
 #include <map>
@@ -19,6 +20,7 @@ struct ComparedCell {
   std::string name{};
   std::string reference{};  // cell that it is compared with; empty: the comparison's
   std::string settings{};   // "; " between them
+  std::string key{};        // of all settings, resolved: cells of one key are the same
   std::string budget{};     // what it had to meet, for people
   std::string folder{};     // of the child, below the run's; cells may share one
   // Of independent units of test text, the same for all cells: Σ KL(parent ‖ child) in nats, and
@@ -36,7 +38,11 @@ struct ComparedCell {
 };
 
 struct Comparison {
-  std::string reference;  // name of the cell that those without another are compared with
+  std::string name;     // of the grid and the settings that all cells have; of signs of file names
+  std::string title{};  // for people
+  std::string about{};  // what is compared and what came out, for people; may be empty
+  std::string settings{};  // of all cells, "; " between them
+  std::string reference;   // name of the cell that those without another are compared with
   std::vector<ComparedCell> cells;
 
   // What `cell` is compared with. Null as long as that is not there.
@@ -48,9 +54,10 @@ struct Comparison {
 [[nodiscard]] ComparedCell parse_compared_cell(const nlohmann::json& value,
                                                const std::string& place);
 
+// Replaces the one of the same name.
 void put_comparison(RunDb& db, const Comparison& comparison);
-// Empty where nothing was compared. Throws Error(kFormat) for damaged values.
-[[nodiscard]] std::optional<Comparison> load_comparison(const RunDb& db);
+// By name; empty where nothing was compared. Throws Error(kFormat) for damaged values.
+[[nodiscard]] std::vector<Comparison> load_comparisons(const RunDb& db);
 
 // "1.234 [1.100, 1.368]": the ratio with its 95 % interval; "1" for a reference, "–" without one.
 [[nodiscard]] std::string ratio_text(const Comparison& comparison, const ComparedCell& cell);
