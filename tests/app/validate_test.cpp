@@ -48,6 +48,7 @@ TEST_F(Validate, NamesEveryProblemAtOnce) {
   set("init_library.layers=[0, 7]");
   set("evaluate.minimal_pairs=[/nowhere/pairs]");
   set("measure.table=t.json");
+  set("distill_blocks.sources=[elsewhere]");
   try {
     validate(recipe_, spec_);
     FAIL() << "nothing was found";
@@ -56,7 +57,8 @@ TEST_F(Validate, NamesEveryProblemAtOnce) {
     for (const char* part :
          {"/nowhere/text.txt", "data.test_tokens is 0", "data.window is 4096", "paramters",
           "total_tokens_per_s", "speed", "init_library.layers names layer 7", "/nowhere/pairs",
-          "measure.table has no effect"}) {
+          "measure.table has no effect",
+          "distill_blocks.sources: 'elsewhere' is none of data.sources"}) {
       EXPECT_THAT(error.what(), HasSubstr(part));
     }
   }

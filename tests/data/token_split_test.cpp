@@ -178,6 +178,25 @@ TEST(TokenSplit, MixesAnyBeginningLikeTheWhole) {
   EXPECT_NE(parts.calibration.first_tokens(4).content_key(), parts.calibration.content_key());
 }
 
+TEST(TokenSplit, APartCanBeReducedToSomeSources) {
+  ToyCorpus corpus({toy_documents('a', 300, 30), toy_documents('b', 200, 7)});
+  set_small_parts(corpus.options);
+  const auto file = corpus.load();
+  const TokenParts parts = split_tokens(file, corpus.options);
+  const std::string b = file->sources()[1].name;
+  const TokenPart only = parts.train.of_sources(std::vector{b});
+  auto letters = letters_of(parts.train);
+  EXPECT_EQ(only.num_windows(), letters.at(toy('b')));
+  EXPECT_EQ(letters_of(only).size(), 1U);
+  EXPECT_NE(only.content_key(), parts.train.content_key());
+  EXPECT_EQ(parts.train.of_sources(std::vector{file->sources()[0].name, b}).content_key(),
+            parts.train.content_key());
+  EXPECT_PUZZLE_ERROR((void)parts.train.of_sources(std::vector<std::string>{"c"}),
+                      ErrorKind::kUsage, "'c' is none of the sources; expected");
+  EXPECT_PUZZLE_ERROR((void)parts.train.first_tokens(0).of_sources(std::vector{b}),
+                      ErrorKind::kUsage, "no window begins in");
+}
+
 TEST(TokenSplit, SaysHowMuchTextIsMissing) {
   ToyCorpus corpus({toy_documents('a', 50, 30)});
   set_small_parts(corpus.options);

@@ -252,6 +252,29 @@ TEST(DistillBlocks, KeysFollowWhatTheWeightsDependOn) {
   EXPECT_EQ(++keys[key({})], 1);
 }
 
+TEST(DistillBlocks, TrainsOnTheSourcesThatAreNamed) {
+  DistillRun run;
+  const test::ToyCorpus corpus({DistillRun::documents(), test::toy_documents('a', 640, 24)});
+  std::vector<std::int64_t> starts;
+  for (std::int64_t i = 0; i < 100; ++i) {  // 60 windows of the first source, 40 of the second
+    starts.push_back(16 * i);
+  }
+  run.calibration.emplace("train", corpus.load(), starts,
+                          TokenPart::Layout{16, true, corpus.options.sources});
+  DistillBlocksOptions options = usual_options();
+  options.num_tokens = 1 << 20;
+  const auto key = [&](const TokenPart& train) {
+    return distill_blocks_key(run.context, run.parent, {run.start.folder, run.start.key}, run.space,
+                              train, *run.validation, options);
+  };
+  EXPECT_EQ(run.distill(options).key, key(*run.calibration));
+  options.sources = {corpus.options.sources[1]};
+  const TokenPart second = run.calibration->of_sources(options.sources);
+  EXPECT_EQ(second.num_windows(), 40);
+  EXPECT_EQ(run.distill(options).key, key(second));
+  EXPECT_NE(key(second), key(*run.calibration));
+}
+
 TEST(DistillBlocks, RefusesWhatItCannotDo) {
   DistillRun run;
   const auto distill = [&](const std::string& mode, const std::vector<std::string>& pairs) {
@@ -273,6 +296,10 @@ TEST(DistillBlocks, RefusesWhatItCannotDo) {
   options.layers = {3};
   EXPECT_PUZZLE_ERROR((void)run.distill(options), ErrorKind::kUsage,
                       "distill_blocks.layers: 3, expected 0 … 2");
+  options = usual_options();
+  options.sources = {"elsewhere"};
+  EXPECT_PUZZLE_ERROR((void)run.distill(options), ErrorKind::kUsage,
+                      "'elsewhere' is none of the sources");
   const TokenPart none = run.validation->first_tokens(0);
   EXPECT_PUZZLE_ERROR(
       (void)distill_blocks(run.context, run.parent, {run.start.folder, run.start.key}, run.space,

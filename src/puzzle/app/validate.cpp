@@ -44,6 +44,12 @@ class Validator {
     }
     if (space_ && recipe_.train_blocks) {
       attempt([&] { check_distill_blocks(recipe_.distill_blocks, parent_, *space_); });
+      for (const std::string& source : recipe_.distill_blocks.sources) {
+        if (!is_in(recipe_.data.sources, source)) {
+          add(fmt::format("distill_blocks.sources: '{}' is none of data.sources, which are {}",
+                          source, join(recipe_.data.sources, ", ")));
+        }
+      }
     }
     if (recipe_.score.method != "downstream") {
       attempt([&] { check_scoring_windows(scored_windows()); });

@@ -1,9 +1,14 @@
 #include <algorithm>
+#include <iterator>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <ATen/ATen.h>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/data/token_split.h"
 
 namespace puzzle {
@@ -102,6 +107,30 @@ TokenPart TokenPart::first_tokens(std::int64_t num_tokens) const {
   const std::int64_t wanted = (num_tokens + layout_.window - 1) / layout_.window;
   const std::int64_t count = std::clamp<std::int64_t>(wanted, 0, num_windows());
   return {name_, file_, {starts_.begin(), starts_.begin() + count}, layout_};
+}
+
+TokenPart TokenPart::of_sources(std::span<const std::string> names) const {
+  std::vector<TokenSource> wanted;
+  for (const std::string& name : names) {
+    const auto found = std::ranges::find(layout_.sources, name);
+    if (found == layout_.sources.end()) {
+      fail(ErrorKind::kUsage, "{} part: '{}' is none of the sources; expected {}", name_, name,
+           join(layout_.sources, ", "));
+    }
+    wanted.push_back(
+        file_->sources().at(static_cast<std::size_t>(found - layout_.sources.begin())));
+  }
+  std::vector<std::int64_t> starts;
+  std::ranges::copy_if(starts_, std::back_inserter(starts), [&](std::int64_t start) {
+    return std::ranges::any_of(wanted, [start](const TokenSource& source) {
+      return start >= source.first_token && start < source.first_token + source.num_tokens;
+    });
+  });
+  if (starts.empty()) {
+    fail(ErrorKind::kUsage, "{} part: no window begins in {}; expected more tokens in the part",
+         name_, join({names.begin(), names.end()}, ", "));
+  }
+  return {name_, file_, std::move(starts), layout_};
 }
 
 }  // namespace puzzle

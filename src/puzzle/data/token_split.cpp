@@ -255,7 +255,7 @@ TokenParts split_tokens(const std::shared_ptr<const TokenFile>& file, const Data
       shares = attainable_shares(kPartNames[p], count, rows, options);
     }
     parts.emplace_back(kPartNames[p], file, take_windows(shares, rows),
-                       TokenPart::Layout{options.window, options.cross_documents});
+                       TokenPart::Layout{options.window, options.cross_documents, options.sources});
   }
   return {std::move(parts[4]), std::move(parts[3]), std::move(parts[2]), std::move(parts[1]),
           std::move(parts[0])};

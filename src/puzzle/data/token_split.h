@@ -52,6 +52,7 @@ class TokenPart {
   struct Layout {
     std::int64_t window = 0;
     bool cross_documents = true;
+    std::vector<std::string> sources{};  // of the file, as the recipe names them now
   };
 
   // `starts`: first token of each window, in the part's order.
@@ -76,6 +77,9 @@ class TokenPart {
   [[nodiscard]] TokenPart first_tokens(std::int64_t num_tokens) const;
   // The same as options put it: 0 is all of the part.
   [[nodiscard]] TokenPart limited_to(std::int64_t num_tokens) const;
+  // The windows that begin in one of these sources, named as in data.sources. Throws Error(kUsage)
+  // for another name, or if no window is left.
+  [[nodiscard]] TokenPart of_sources(std::span<const std::string> names) const;
 
  private:
   std::string name_;

@@ -14,6 +14,7 @@
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/progress.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/stages/block_plan.h"
 #include "puzzle/stages/block_ranks.h"
@@ -433,7 +434,13 @@ DistillBlocksResult distill_blocks(RunContext& context, const LoadedModel& paren
                                    const DistillBlocksOptions& options) {
   const c10::NoGradGuard no_grad;
   check_distill_blocks(options, parent.weights.spec, space);
-  return BlockDistiller(context, parent, input, space, train, validation, options).make();
+  // Their windows are in the key, which the option itself need not be.
+  const TokenPart own = options.sources.empty() ? train : train.of_sources(options.sources);
+  if (own.num_tokens() < std::min(options.num_tokens, train.num_tokens())) {
+    log_warning("distill-blocks: of {} there are only {} of the {} tokens asked for",
+                join(options.sources, ", "), own.num_tokens(), options.num_tokens);
+  }
+  return BlockDistiller(context, parent, input, space, own, validation, options).make();
 }
 
 }  // namespace puzzle

@@ -1,4 +1,4 @@
-// Stage `distill-blocks`: block-local distillation of the library (BLD; DESIGN 4, paper 3 and F.1).
+// Stage `distill-blocks`: block-local distillation of the library (BLD; paper 3 and F.1).
 //
 // Every variant learns to give its parent block's output from the parent block's input. The walk is
 // layer-major: the hidden states entering layer i are held for all tokens; a batch goes through the
@@ -47,6 +47,7 @@ class OptionList;
 
 struct DistillBlocksOptions {
   std::int64_t num_tokens = 65'536;  // of the train part; their states are held, N × D
+  std::vector<std::string> sources;  // of data.sources, the only ones to train on; empty: all
   // "mse": Σ‖p − c‖² / Σ‖p‖² over the batch (the paper's); "token-mse": mean over tokens of
   // ‖p − c‖² / ‖p‖²; "cosine": mean over tokens of 1 − cos(p, c). p, c: parent's, child's output.
   std::string loss = "token-mse";

@@ -58,6 +58,7 @@ void DistillBlocksOptions::visit_training(OptionList& list) {
 
 void DistillBlocksOptions::visit(OptionList& list) {
   visit_training(list);
+  list.add("sources", sources, "Train on text of these of data.sources only; empty: on all of it.");
   list.add("curve_batches", curve_batches, Range<std::int64_t>{1, 1 << 30},
            "Held-out batches of batch_windows behind a point of a held-out curve.");
   list.add("state_memory_mib", state_memory_mib, Range<std::int64_t>{0, 1 << 30},
