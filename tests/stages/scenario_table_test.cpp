@@ -91,6 +91,26 @@ TEST(ScenarioTable, WhatIsRecordedIsNotTimedAgainAndTheTableIsWhatTheOptionsSay)
   EXPECT_TRUE(run.db.costs().empty());
 }
 
+TEST(ScenarioTable, NewPredictionsDoNotTimeFilesAgain) {
+  ScenarioRun run;
+  run.make();
+  const std::vector<ThroughputRow> before = scenario_throughput(run.db);
+  run.options.predict = false;
+  std::int64_t requests = run.num_requests();
+  run.make();
+  EXPECT_EQ(run.num_requests(), requests);
+  EXPECT_FALSE(scenario_throughput(run.db).front().predicted_prefill_s.has_value());
+  run.options.predict = true;
+  run.make();
+  EXPECT_EQ(run.num_requests(), requests);
+  const std::vector<ThroughputRow> after = scenario_throughput(run.db);
+  ASSERT_EQ(after.size(), before.size());
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    EXPECT_EQ(after[i].predicted_prefill_s, before[i].predicted_prefill_s);
+    EXPECT_EQ(after[i].measured_prefill_s, before[i].measured_prefill_s);
+  }
+}
+
 TEST(ScenarioTable, FilesOfOtherTypesThanWereTimedAreNotPredicted) {
   ScenarioRun run;
   run.options.lengths = {"8/5"};

@@ -116,7 +116,7 @@ TEST(Throughput, ReportsTheSpreadWhereNoRoundWasQuiet) {
   EXPECT_GT(*row.generation_p90_per_s, *row.measured_generation_per_s);
 }
 
-TEST(Throughput, WhatIsDoneIsDoneUntilThePredictionChanges) {
+TEST(Throughput, WhatIsTimedIsNotTimedAgainForAnotherPrediction) {
   ThroughputRun run;
   run.make();
   const std::int64_t requests = run.num_requests();
@@ -127,10 +127,13 @@ TEST(Throughput, WhatIsDoneIsDoneUntilThePredictionChanges) {
   prediction.generation_tokens_per_s = 16.0;
   run.files[1].prediction = prediction;
   run.make();
-  EXPECT_EQ(run.num_requests(), 2 * requests);
+  EXPECT_EQ(run.num_requests(), requests);
   EXPECT_DOUBLE_EQ(*run.row("child").predicted_prefill_s, 0.5);
   EXPECT_DOUBLE_EQ(*run.row("child").predicted_generation_per_s, 16.0);
   EXPECT_FALSE(run.row("parent").predicted_prefill_s.has_value());
+  run.scenario.generated_tokens += 1;
+  run.make();
+  EXPECT_EQ(run.num_requests(), 2 * requests);
 }
 
 // log p of every token after `token` in the made-up hidden states, by the formula.

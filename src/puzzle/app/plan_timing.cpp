@@ -1,5 +1,8 @@
 #include "puzzle/app/plan_timing.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "puzzle/app/plan_work.h"
 #include "puzzle/arch/cost.h"
 #include "puzzle/stages/weight_types.h"
@@ -16,8 +19,10 @@ constexpr double kOtherStacks = 6.0;           // besides those of FFN widths
 
 }  // namespace
 
-double timed_calls(const TimingPolicy& policy) {
-  return static_cast<double>(policy.warmup_calls + policy.samples * policy.max_rounds);
+double timed_calls(const TimingPolicy& policy, double call_s) {
+  const auto all = static_cast<double>(policy.warmup_calls + policy.samples * policy.max_rounds);
+  const double begun = call_s > 0.0 ? std::ceil(policy.max_seconds / call_s) : all;
+  return std::min(all, std::max(begun, static_cast<double>(policy.warmup_calls + 1)));
 }
 
 TimedFilesPlan::TimedFilesPlan(const Recipe& recipe, const ModelSpec& parent, double flops_per_s)
@@ -32,16 +37,18 @@ TimedFilesPlan::TimedFilesPlan(const Recipe& recipe, const ModelSpec& parent, do
   stack_share_ = static_cast<double>(recipe.measure.stack_layers) / layers;
 }
 
-double TimedFilesPlan::seconds(double read, double steps) const {
-  return 2.0 * (kServerStartSeconds + read * token_s_ + steps * step_s_);
+double TimedFilesPlan::call_seconds(std::int64_t read, std::int64_t steps) const {
+  return static_cast<double>(read) * token_s_ + static_cast<double>(steps) * step_s_;
+}
+
+double TimedFilesPlan::timed_seconds(std::int64_t read, std::int64_t steps) const {
+  const double call_s = 2.0 * call_seconds(read, steps);
+  return 2.0 * kServerStartSeconds + timed_calls(recipe_.engine.timing, call_s) * call_s;
 }
 
 double TimedFilesPlan::throughput_seconds() const {
-  const double calls = timed_calls(recipe_.engine.timing);
-  return seconds(static_cast<double>(recipe_.throughput.quality_tokens) +
-                     calls * static_cast<double>(recipe_.scenario.prompt_tokens),
-                 static_cast<double>(recipe_.throughput.log_prob_tokens) +
-                     calls * static_cast<double>(recipe_.scenario.generated_tokens));
+  return timed_seconds(recipe_.scenario.prompt_tokens, recipe_.scenario.generated_tokens) +
+         2.0 * call_seconds(recipe_.throughput.quality_tokens, recipe_.throughput.log_prob_tokens);
 }
 
 std::int64_t TimedFilesPlan::scenarios_tokens() const {
@@ -54,27 +61,24 @@ std::int64_t TimedFilesPlan::scenarios_tokens() const {
 
 // Sequences of a batch are taken to share the time of a step.
 double TimedFilesPlan::scenarios_seconds() const {
-  const double calls = timed_calls(recipe_.engine.timing);
   double sum = recipe_.scenarios.predict ? prediction_seconds() : 0.0;
   for (const Workload& workload : recipe_.scenarios.workloads()) {
-    sum += seconds(calls * static_cast<double>(workload.batch * workload.prompt_tokens),
-                   calls * static_cast<double>(workload.generated_tokens));
+    sum += timed_seconds(workload.batch * workload.prompt_tokens, workload.generated_tokens);
   }
   return sum;
 }
 
 double TimedFilesPlan::prediction_seconds() const {
-  const double calls = timed_calls(recipe_.engine.timing);
   const double stacks = static_cast<double>(recipe_.measure.widths) + kOtherStacks;
   double sum = 0.0;
   for (const std::int64_t batch : recipe_.scenarios.batch) {
+    double call_s = 0.0;  // of one stack, all contexts
     for (const std::int64_t prompt : predicted_contexts(recipe_.scenarios.workloads())) {
-      sum += seconds(calls * static_cast<double>(batch * prompt),
-                     calls * static_cast<double>(recipe_.measure.steps)) /
-             2.0;
+      call_s += stack_share_ * call_seconds(batch * prompt, recipe_.measure.steps);
     }
+    sum += kServerStartSeconds + timed_calls(recipe_.engine.timing, call_s) * call_s;
   }
-  return stacks * stack_share_ * sum;
+  return stacks * sum;
 }
 
 }  // namespace puzzle

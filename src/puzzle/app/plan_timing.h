@@ -1,14 +1,16 @@
 // How long exported files are timed in llama.cpp, for plans.
 #pragma once
 
+#include <cstdint>
+
 #include "puzzle/app/recipe.h"
 #include "puzzle/arch/model_spec.h"
 
 namespace puzzle {
 
 // Calls of a timing that is as noisy as a machine with other users makes it: all rounds it may
-// take.
-[[nodiscard]] double timed_calls(const TimingPolicy& policy);
+// take, as far as the policy's time goes with calls of `call_s` seconds.
+[[nodiscard]] double timed_calls(const TimingPolicy& policy, double call_s);
 
 // The parent's file, as the recipe exports it, in llama.cpp on a machine of this rate in large fp32
 // products; the child's is taken to be as slow.
@@ -22,8 +24,10 @@ class TimedFilesPlan {
   [[nodiscard]] std::int64_t scenarios_tokens() const;
 
  private:
-  // Of both files: tokens of prefill, and steps.
-  [[nodiscard]] double seconds(double read, double steps) const;
+  // Of one file: tokens of prefill, and steps.
+  [[nodiscard]] double call_seconds(std::int64_t read, std::int64_t steps) const;
+  // Of both files, all calls that the timing policy makes.
+  [[nodiscard]] double timed_seconds(std::int64_t read, std::int64_t steps) const;
   [[nodiscard]] double prediction_seconds() const;
 
   const Recipe& recipe_;

@@ -12,9 +12,10 @@
 namespace puzzle {
 namespace {
 
-// "+3.1 %": predicted ÷ measured − 1, of rates.
-std::string deviation(std::optional<double> predicted, std::optional<double> measured) {
-  return predicted && measured.value_or(0.0) > 0.0 ? format_change(*predicted / *measured) : "–";
+// "+3.1 %": a ÷ b − 1. The predicted rate above the measured one is the measured time above the
+// predicted one.
+std::string change(std::optional<double> a, std::optional<double> b) {
+  return a && b.value_or(0.0) > 0.0 ? format_change(*a / *b) : "–";
 }
 
 Json timed_json(const ThroughputRow& row) {
@@ -39,15 +40,14 @@ std::string scenario_table_text(const std::vector<ThroughputRow>& rows) {
   for (const TimedPair& pair : timed_pairs(rows, "parent", "child")) {
     const ThroughputRow& parent = *pair.parent;
     const ThroughputRow& child = *pair.model;
-    text +=
-        fmt::format(kLine, child.batch, child.prompt_tokens, child.generated_tokens,
-                    format_significant(parent.measured_prefill_s.value_or(0.0)),
-                    format_significant(child.measured_prefill_s.value_or(0.0)),
-                    format_significant(*parent.measured_generation_per_s, 4),
-                    format_significant(*child.measured_generation_per_s, 4),
-                    format_ratio(measured_total_s(parent) / measured_total_s(child)),
-                    deviation(child.measured_prefill_s, child.predicted_prefill_s),
-                    deviation(child.predicted_generation_per_s, child.measured_generation_per_s));
+    text += fmt::format(kLine, child.batch, child.prompt_tokens, child.generated_tokens,
+                        format_significant(parent.measured_prefill_s.value_or(0.0)),
+                        format_significant(child.measured_prefill_s.value_or(0.0)),
+                        format_significant(*parent.measured_generation_per_s, 4),
+                        format_significant(*child.measured_generation_per_s, 4),
+                        format_ratio(measured_total_s(parent) / measured_total_s(child)),
+                        change(child.measured_prefill_s, child.predicted_prefill_s),
+                        change(child.predicted_generation_per_s, child.measured_generation_per_s));
   }
   return text;
 }

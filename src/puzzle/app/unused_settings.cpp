@@ -34,7 +34,8 @@ void add_measure_effects(const Recipe& recipe, std::vector<Effect>& effects) {
                   {"measure.types", engine == "llama-server" || engine == "roofline", is},
                   {"measure.contexts", engine != "table", is},
                   {"measure.steps", engine == "llama-server" || predicts, is},
-                  {"measure.stack_layers", runs, is}});
+                  {"measure.stack_layers", runs, is},
+                  {"measure.widths", runs, is}});
 }
 
 void add_search_effects(const Recipe& recipe, std::vector<Effect>& effects) {
@@ -74,9 +75,10 @@ void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
   const std::string& engine = recipe.measure.engine;
   const bool runs_files = timed || (gguf && table.enabled);
   const std::string neither = why + ", and measure.engine is " + engine;
+  const std::string no_server = no_gguf + ", and measure.engine is " + engine;
   effects.insert(
       effects.end(),
-      {{"llama_server.", runs_files || engine == "llama-server", neither},
+      {{"llama_server.", gguf || engine == "llama-server", no_server},  // export --check
        {"timing.", runs_files || engine == "llama-server" || engine == "native", neither}});
 }
 

@@ -70,8 +70,10 @@ struct CommunicatorOptions {
   double join_timeout_s = 300.0;  // how long to wait for all of them at the start
 
   void visit(OptionList& list) {
-    list.add("timeout_s", timeout_s, Range<double>{0.1, 1e6},
-             "Seconds to wait for another process in one collective before it counts as hanging.");
+    list.add(
+        "timeout_s", timeout_s, Range<double>{0.1, 1e6},
+        "Seconds to wait for another process in one collective before it counts as hanging; one "
+        "process measures for all of them, and may need more for a long table of times.");
     list.add("join_timeout_s", join_timeout_s, Range<double>{0.1, 1e6},
              "Seconds to wait at the start until all processes of the group are there.");
   }

@@ -122,6 +122,25 @@ TablePoint make_point(const std::vector<ScenarioModel>& models, const Workload& 
   return point;
 }
 
+std::vector<std::string> keys_of(const std::vector<TablePoint>& points,
+                                 const std::vector<ScenarioModel>& models, const TokenPart& text,
+                                 const TimedEngine& engine, RunDb& db) {
+  const std::string version = find_llama_server_version(engine.llama_server);
+  put_engine_version(db, version);
+  std::vector<std::string> contents;
+  for (const ScenarioModel& model : models) {
+    contents.push_back(model_content_key(model.file));
+  }
+  std::vector<std::string> keys;
+  for (const TablePoint& point : points) {
+    KeyBuilder content;
+    content.add("stage", "scenarios").add("version", kScenariosVersion);
+    add_timing_to_key(content, point.files, contents, point.scenario, text, engine, version);
+    keys.push_back(content.key());
+  }
+  return keys;
+}
+
 void time_point(RunContext& context, const TablePoint& point, const TokenPart& text,
                 const TimedEngine& engine, const std::string& key, Progress& progress) {
   std::int64_t left = point.work_per_run() * most_runs(engine.timing, point.files.size());
@@ -140,6 +159,8 @@ void time_point(RunContext& context, const TablePoint& point, const TokenPart& t
                     .seconds = watch.seconds(),
                     .detail_json = "{}"});
     transaction.commit();
+  } else {
+    context.db.put(recorded_times(context.db, key, point.files));
   }
   progress.skip(left);  // recorded already, or quiet before the last round
 }
@@ -206,32 +227,25 @@ void measure_scenarios(RunContext& context, const LoadedModel& parent,
     predictor.emplace(context, parent, models, scenario, options, std::move(measure_options),
                       engine);
   }
+  std::vector<TablePoint> points;  // rank 0's, as the costs behind the predictions are
+  std::vector<std::string> keys;
+  std::optional<Progress> progress;
   if (context.communicator.is_first()) {
-    const std::string version = find_llama_server_version(engine.llama_server);
-    put_engine_version(context.db, version);
-    std::vector<std::string> contents;
-    for (const ScenarioModel& model : models) {
-      contents.push_back(model_content_key(model.file));
-    }
-    std::vector<TablePoint> points;
-    std::vector<std::string> keys;
     std::int64_t work = 0;
     for (const Workload& workload : workloads) {
       points.push_back(make_point(models, workload, scenario, predictor));
-      KeyBuilder content;
-      content.add("stage", "scenarios").add("version", kScenariosVersion);
-      add_timing_to_key(content, points.back().files, contents, points.back().scenario, text,
-                        engine, version);
-      keys.push_back(content.key());
       work += points.back().work_per_run() * most_runs(engine.timing, models.size());
     }
+    keys = keys_of(points, models, text, engine, context.db);
     context.db.set_current(RunTable::kThroughput, kScenarioScope, keys);
-    Progress progress("scenarios", work, "tokens at most");
-    for (std::size_t i = 0; i < points.size(); ++i) {
-      time_point(context, points[i], text, engine, keys[i], progress);
-    }
+    progress.emplace("scenarios", work, "tokens at most");
   }
-  context.communicator.barrier();
+  for (std::size_t i = 0; i < workloads.size(); ++i) {
+    if (progress) {
+      time_point(context, points[i], text, engine, keys[i], *progress);
+    }
+    context.communicator.barrier();  // each, so that no rank waits for the whole table at once
+  }
 }
 
 }  // namespace puzzle

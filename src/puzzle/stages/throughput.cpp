@@ -78,6 +78,8 @@ void measure_throughput(RunContext& context, const std::vector<TimedFile>& files
                       .seconds = watch.seconds(),
                       .detail_json = "{}"});
       transaction.commit();
+    } else {
+      context.db.put(recorded_times(context.db, key, files));
     }
     context.db.set_current(RunTable::kThroughput, "throughput", {key});
     context.db.set_current(RunTable::kEvaluations, "throughput", {key});

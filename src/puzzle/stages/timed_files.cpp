@@ -7,17 +7,23 @@
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/options.h"
 #include "puzzle/engine/llama_server.h"
 #include "puzzle/results/machine.h"
+#include "puzzle/results/run_db.h"
 
 namespace puzzle {
 namespace {
 
 std::vector<std::vector<std::int32_t>> timed_prompts(const TokenPart& text,
                                                      const Scenario& scenario, std::int64_t batch) {
+  if (text.num_windows() == 0) {
+    fail(ErrorKind::kUsage, "no prompts: the {} part has no windows; set data.{}_tokens",
+         text.name(), text.name());
+  }
   std::vector<std::vector<std::int32_t>> prompts;
   std::vector<std::int32_t> stream;
   for (std::int64_t w = 0;
@@ -93,6 +99,15 @@ std::vector<FileTimes> times_of_files(const std::vector<TimedFile>& files, const
   return times;
 }
 
+void put_prediction(const TimedFile& file, ThroughputRow& row) {
+  row.predicted_prefill_s.reset();
+  row.predicted_generation_per_s.reset();
+  if (file.prediction) {
+    row.predicted_prefill_s = file.prediction->seconds.prefill_s;
+    row.predicted_generation_per_s = file.prediction->generation_tokens_per_s;
+  }
+}
+
 ThroughputRow as_row(const TimedFile& file, const FileTimes& times, const Scenario& scenario,
                      const std::string& key) {
   const auto per_s = [&file](double step_s) {
@@ -105,10 +120,7 @@ ThroughputRow as_row(const TimedFile& file, const FileTimes& times, const Scenar
   row.batch = file.batch;
   row.prompt_tokens = scenario.prompt_tokens;
   row.generated_tokens = scenario.generated_tokens;
-  if (file.prediction) {
-    row.predicted_prefill_s = file.prediction->seconds.prefill_s;
-    row.predicted_generation_per_s = file.prediction->generation_tokens_per_s;
-  }
+  put_prediction(file, row);
   row.measured_prefill_s = times.prefill.median_s;
   row.prefill_p10_s = times.prefill.p10_s;
   row.prefill_p90_s = times.prefill.p90_s;
@@ -134,6 +146,20 @@ std::vector<ThroughputRow> time_files(const std::vector<TimedFile>& files, const
   return rows;
 }
 
+std::vector<ThroughputRow> recorded_times(const RunDb& db, const std::string& key,
+                                          const std::vector<TimedFile>& files) {
+  std::vector<ThroughputRow> rows = db.throughput(RowSet::kAll);
+  std::erase_if(rows, [&](const ThroughputRow& row) { return row.key != key; });
+  for (ThroughputRow& row : rows) {
+    for (const TimedFile& file : files) {
+      if (file.model == row.model && file.batch == row.batch) {
+        put_prediction(file, row);
+      }
+    }
+  }
+  return rows;
+}
+
 std::int64_t most_runs(const TimingPolicy& policy, std::size_t num_files) {
   return (policy.warmup_calls + policy.samples * policy.max_rounds) *
          static_cast<std::int64_t>(num_files);
@@ -144,12 +170,7 @@ void add_timing_to_key(KeyBuilder& key, const std::vector<TimedFile>& files,
                        const TokenPart& text, const TimedEngine& engine,
                        const std::string& engine_version) {
   for (std::size_t f = 0; f < files.size(); ++f) {
-    const TimedFile& file = files[f];
-    key.add("model", file.model).add("file", contents[f]).add("batch", file.batch);
-    if (file.prediction) {
-      key.add("prefill_s", file.prediction->seconds.prefill_s);
-      key.add("generation_s", file.prediction->seconds.generation_s);
-    }
+    key.add("model", files[f].model).add("file", contents[f]).add("batch", files[f].batch);
   }
   key.add("prompt_tokens", scenario.prompt_tokens);
   key.add("generated_tokens", scenario.generated_tokens).add("text", text.content_key());

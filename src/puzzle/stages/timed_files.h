@@ -17,6 +17,7 @@
 namespace puzzle {
 
 class KeyBuilder;
+class RunDb;
 
 struct TimedFile {
   std::string model;                     // ModelRow::name: "parent", "child", …
@@ -30,7 +31,7 @@ struct TimedFile {
 // round is as noisy as the noisiest file). Prompts are text of `text`, from its beginning again
 // where that is too short. `after_run` is called after every request to a server, of which there
 // are at most most_runs(). Warns, with `stage` in front, if no round was quiet. Throws Error(kIo)
-// if llama.cpp cannot be run.
+// if llama.cpp cannot be run, Error(kUsage) for a part without text.
 [[nodiscard]] std::vector<ThroughputRow> time_files(const std::vector<TimedFile>& files,
                                                     const Scenario& scenario, const TokenPart& text,
                                                     const TimedEngine& engine,
@@ -39,8 +40,12 @@ struct TimedFile {
                                                     const std::function<void()>& after_run);
 [[nodiscard]] std::int64_t most_runs(const TimingPolicy& policy, std::size_t num_files);
 
-// What those rows hang on: files, predictions, lengths, text, engine of this version, machine.
-// `contents`: model_content_key() of each file, which reads all of it.
+// Rows that were recorded under `key`, with the predictions that the files have now.
+[[nodiscard]] std::vector<ThroughputRow> recorded_times(const RunDb& db, const std::string& key,
+                                                        const std::vector<TimedFile>& files);
+
+// What is timed and how: files, lengths, text, engine of this version, machine; not the
+// predictions. `contents`: model_content_key() of each file, which reads all of it.
 void add_timing_to_key(KeyBuilder& key, const std::vector<TimedFile>& files,
                        const std::vector<std::string>& contents, const Scenario& scenario,
                        const TokenPart& text, const TimedEngine& engine,
