@@ -57,11 +57,15 @@ TEST(ReportData, RetentionCombinesErrors) {
 TEST(ReportData, APairedDifferenceGivesTheError) {
   ReportData data;
   data.evaluations = {evaluation("child", "a", "accuracy", 0.6, 0.03),
-                      evaluation("child", "a", "accuracy_minus_parent", -0.2, 0.008),
+                      evaluation("child", "a", "accuracy_minus_parent", -0.2, 0.02),
                       evaluation("parent", "a", "accuracy", 0.8, 0.04)};
   const auto relative = relative_to_parent(data, data.evaluations[0]);
   ASSERT_TRUE(relative.has_value());
-  EXPECT_NEAR(relative->error, 0.01, 1e-12);
+  // Var(x − y) = Var x + Var y − 2 Cov(x, y); the error is that of x − 0.75 y, over the parent's
+  // 0.8.
+  const double covariance = (0.03 * 0.03 + 0.04 * 0.04 - 0.02 * 0.02) / 2.0;
+  const double variance = 0.03 * 0.03 - 2.0 * 0.75 * covariance + 0.75 * 0.75 * 0.04 * 0.04;
+  EXPECT_NEAR(relative->error, std::sqrt(variance) / 0.8, 1e-12);
 }
 
 TEST(ReportData, SpeedsAreComparedInOneWorkload) {

@@ -151,6 +151,9 @@ TEST(EvaluateLongText, RowsCompareSampleBySample) {
                    std::sqrt(1.25 / 3.0 / 4.0));
   EXPECT_DOUBLE_EQ(rows.at("answer_nats_minus_parent").value, 1.0);
   EXPECT_DOUBLE_EQ(rows.at("retention").value, 0.375 / 0.625);
+  // child − 0.6 parent: −0.1, 0.2, 0.5, −0.6, of mean 0.
+  EXPECT_NEAR(rows.at("retention").standard_error,
+              std::sqrt((0.01 + 0.04 + 0.25 + 0.36) / 3.0 / 4.0) / 0.625, 1e-12);
   const LongTextScores nothing{{0.0, 0.0, 0.0, 0.0}, {1.0, 1.0, 1.0, 1.0}};
   for (const EvaluationRow& row : long_text_rows(set, child, &nothing, "child", "key")) {
     EXPECT_NE(row.metric, "retention") << "of nothing nothing can be kept";

@@ -224,7 +224,14 @@ TEST(Evaluate, MinimalPairs) {
   EXPECT_NEAR(paired.value, difference, 1e-12);
   const double variance = (square - n * difference * difference) / (n - 1.0);
   EXPECT_NEAR(paired.standard_error, std::sqrt(variance / n), 1e-12);
-  EXPECT_NEAR(rows.at({"child", "pairs", "retention"}).value, child_sum / parent_sum, 1e-12);
+  const EvaluationRow& kept = rows.at({"child", "pairs", "retention"});
+  const double ratio = child_sum / parent_sum;
+  EXPECT_NEAR(kept.value, ratio, 1e-12);
+  double residuals = 0.0;  // of child − ratio · parent, whose mean is 0
+  for (std::size_t i = 0; i < 40; ++i) {
+    residuals += std::pow(of_child[i] - ratio * of_parent[i], 2);
+  }
+  EXPECT_NEAR(kept.standard_error, std::sqrt(residuals / (n - 1.0) / n) / (parent_sum / n), 1e-9);
   EXPECT_EQ(paired.count, 40);
   EXPECT_FALSE(rows.contains({"parent", "pairs", "accuracy_minus_parent"}));
 }

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "puzzle/base/json.h"
+#include "puzzle/results/sum_ratio.h"
 
 namespace puzzle {
 namespace {
@@ -52,7 +53,7 @@ ReportData load_report_data(const RunDb& db) {
   data.evaluations = db.evaluations();
   data.throughput = run_throughput(db);
   data.scenarios = scenario_throughput(db);
-  data.comparison = load_comparison(db);
+  data.comparisons = load_comparisons(db);
   return data;
 }
 
@@ -209,7 +210,9 @@ std::optional<Estimate> relative_to_parent(const ReportData& data, const Evaluat
     return find_evaluation(data, row.model, row.task, std::string(metric) + kMinusParent);
   };
   if (const EvaluationRow* difference = paired(row.metric); difference != nullptr) {
-    return Estimate{ratio, std::abs(difference->standard_error / parent->value)};
+    return Estimate{ratio, ratio_error(row.value, parent->value,
+                                       {row.standard_error, parent->standard_error,
+                                        difference->standard_error})};
   }
   // A ratio of perplexities is the exponential of a difference of losses.
   if (const EvaluationRow* loss = paired("loss"); loss != nullptr && row.metric == "perplexity") {

@@ -16,4 +16,13 @@ struct SumRatio {
 [[nodiscard]] SumRatio ratio_of_sums(std::span<const double> numerators,
                                      std::span<const double> denominators);
 
+// Standard errors of the means of two things measured on the same samples, and of their difference.
+struct PairedErrors {
+  double x = 0.0;
+  double y = 0.0;
+  double difference = 0.0;  // of the mean of x − y
+};
+// Standard error of the ratio of the means, x̄/ȳ, by the delta method: that of x − (x̄/ȳ)·y, over ȳ.
+[[nodiscard]] double ratio_error(double x_mean, double y_mean, const PairedErrors& errors);
+
 }  // namespace puzzle

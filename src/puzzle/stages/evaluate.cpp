@@ -24,6 +24,7 @@ namespace puzzle {
 namespace {
 
 constexpr std::int64_t kEvaluateVersion = 4;
+constexpr std::int64_t kQuestionRowsVersion = 2;  // of questions and long texts only
 
 std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,
                            const std::string& content) {
@@ -109,27 +110,18 @@ class Evaluator {
   std::string long_text(const LongTextSet& set) {
     const auto samples = std::ssize(set.samples);
     Progress progress("evaluate: " + set.name, samples * std::ssize(models_), "texts");
-    const std::string content =
-        KeyBuilder().add("long text", set.content_key).add("task", set.name).key();
-    const auto score = [&](const ModelWeights& model) {
-      return score_long_text(context_, model, parent_.geometry, *parent_.tokenizer, set, progress);
-    };
-    std::optional<LongTextScores> parent_scores;
-    for (const NamedModel* model : models_) {
-      const std::string key = evaluation_key(parent_, model, content);
-      if (is_done(key)) {
-        progress.skip(samples);
-        continue;
-      }
-      if (!parent_scores) {
-        parent_scores = score(parent_.weights);
-      }
-      if (model == nullptr) {
-        put(long_text_rows(set, *parent_scores, nullptr, "parent", key));
-      } else {
-        put(long_text_rows(set, score(*model->weights), &*parent_scores, model->name, key));
-      }
-    }
+    const std::string content = KeyBuilder()
+                                    .add("rows", kQuestionRowsVersion)
+                                    .add("long text", set.content_key)
+                                    .add("task", set.name)
+                                    .key();
+    add_missing(
+        content, samples, progress,
+        [&](const ModelWeights& model) {
+          return score_long_text(context_, model, parent_.geometry, *parent_.tokenizer, set,
+                                 progress);
+        },
+        [&](const auto&... of_model) { return long_text_rows(set, of_model...); });
     return content;
   }
 
@@ -166,25 +158,42 @@ class Evaluator {
     }
     Progress progress("evaluate: " + set.name, rows * std::ssize(models_), "choices");
     // Rows bear the set's name, so that of the same questions under another name are others.
-    const std::string content =
-        KeyBuilder().add("set", set.content_key).add("task", set.name).key();
-    std::optional<QuestionScores> parent_scores;
+    const std::string content = KeyBuilder()
+                                    .add("rows", kQuestionRowsVersion)
+                                    .add("set", set.content_key)
+                                    .add("task", set.name)
+                                    .key();
+    add_missing(
+        content, rows, progress,
+        [&](const ModelWeights& model) {
+          return score_questions(context_, model, parent_.geometry, set, progress);
+        },
+        [&](const auto&... of_model) { return question_rows(set, of_model...); });
+  }
+
+  // Scores the models that have no rows yet, and for them the parent, `work` units each.
+  template <class Score, class MakeRows>
+  void add_missing(const std::string& content, std::int64_t work, Progress& progress,
+                   const Score& score, const MakeRows& make_rows) {
+    std::vector<std::string> keys;
+    std::vector<bool> is_there;
     for (const NamedModel* model : models_) {
-      const std::string key = evaluation_key(parent_, model, content);
-      if (is_done(key)) {
-        progress.skip(rows);
+      keys.push_back(evaluation_key(parent_, model, content));
+      is_there.push_back(is_done(keys.back()));
+    }
+    const bool is_complete = std::find(is_there.begin(), is_there.end(), false) == is_there.end();
+    std::optional<decltype(score(parent_.weights))> of_parent;
+    for (std::size_t m = 0; m < models_.size(); ++m) {
+      const NamedModel* model = models_[m];
+      if (is_there[m]) {
+        progress.skip(is_complete || model != nullptr ? work : 0);
         continue;
       }
-      if (!parent_scores) {
-        parent_scores = score_questions(context_, parent_.weights, parent_.geometry, set, progress);
+      if (!of_parent) {
+        of_parent = score(parent_.weights);
       }
-      if (model == nullptr) {
-        put(question_rows(set, *parent_scores, nullptr, "parent", key));
-      } else {
-        put(question_rows(
-            set, score_questions(context_, *model->weights, parent_.geometry, set, progress),
-            &*parent_scores, model->name, key));
-      }
+      put(model == nullptr ? make_rows(*of_parent, nullptr, std::string("parent"), keys[m])
+                           : make_rows(score(*model->weights), &*of_parent, model->name, keys[m]));
     }
   }
 

@@ -9,6 +9,7 @@
 
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/progress.h"
+#include "puzzle/results/sum_ratio.h"
 #include "puzzle/stages/evaluation_rows.h"
 #include "puzzle/stages/ratio_of_sums.h"
 
@@ -216,9 +217,12 @@ std::vector<EvaluationRow> long_text_rows(const LongTextSet& set, const LongText
     const SampleMean less =
         add(std::string(kFound) + kPaired, differences(scores.found, parent->found));
     (void)add(std::string(kNats) + kPaired, differences(scores.answer_nats, parent->answer_nats));
-    const double before = found.mean - less.mean;
-    if (std::any_of(parent->found.begin(), parent->found.end(), [](double f) { return f > 0; })) {
-      writer.add(kRetention, found.mean / before, less.standard_error / before, count);
+    const SampleMean before = mean_of_samples(parent->found);
+    if (before.mean > 0.0) {
+      writer.add(kRetention, found.mean / before.mean,
+                 ratio_error(found.mean, before.mean,
+                             {found.standard_error, before.standard_error, less.standard_error}),
+                 count);
     }
   }
   return writer.rows();
@@ -240,9 +244,12 @@ std::vector<EvaluationRow> mean_long_text_rows(const std::vector<EvaluationRow>&
   (void)add(kNats);
   const auto less = add(std::string(kFound) + kPaired);
   (void)add(std::string(kNats) + kPaired);
-  const double before = mean_over_tasks(parent_rows, kFound).value;
-  if (before > 0.0) {
-    writer.add(kRetention, found.value / before, less.standard_error / before, found.count);
+  const auto before = mean_over_tasks(parent_rows, kFound);
+  if (before.value > 0.0) {
+    writer.add(kRetention, found.value / before.value,
+               ratio_error(found.value, before.value,
+                           {found.standard_error, before.standard_error, less.standard_error}),
+               found.count);
   }
   return writer.rows();
 }

@@ -1,13 +1,13 @@
 #include "puzzle/stages/evaluate_questions.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
 #include "puzzle/base/progress.h"
 #include "puzzle/data/eval_batches.h"
+#include "puzzle/results/sum_ratio.h"
 #include "puzzle/stages/evaluate_text.h"
 #include "puzzle/stages/evaluation_rows.h"
 
@@ -111,22 +111,20 @@ std::vector<EvaluationRow> question_rows(const EvalSet& set, const QuestionScore
   }
   writer.add("answer_nats", summary.answer_nats, summary.answer_nats_stderr, summary.num_questions);
   if (parent != nullptr) {
-    const auto n = static_cast<double>(scores.size());
-    double sum = 0;
-    double square = 0;
+    std::vector<double> differences;
     for (std::size_t q = 0; q < scores.size(); ++q) {
-      const double d = static_cast<double>(is_right(set, q, scores[q])) -
-                       static_cast<double>(is_right(set, q, (*parent)[q]));
-      sum += d;
-      square += d * d;
+      differences.push_back(static_cast<double>(is_right(set, q, scores[q])) -
+                            static_cast<double>(is_right(set, q, (*parent)[q])));
     }
-    const double mean = sum / n;
-    const double error = n > 1 ? std::sqrt(std::max(0.0, square / n - mean * mean) / (n - 1)) : 0.0;
-    writer.add("accuracy_minus_parent", mean, error, summary.num_questions);
+    const SampleMean less = mean_of_samples(differences);
+    writer.add("accuracy_minus_parent", less.mean, less.standard_error, summary.num_questions);
     const EvalSummary before = summarize_scores(set, *parent);
     if (before.accuracy > 0) {
-      writer.add("retention", summary.accuracy / before.accuracy, error / before.accuracy,
-                 summary.num_questions);
+      writer.add(
+          "retention", summary.accuracy / before.accuracy,
+          ratio_error(summary.accuracy, before.accuracy,
+                      {summary.accuracy_stderr, before.accuracy_stderr, less.standard_error}),
+          summary.num_questions);
     }
   }
   return writer.rows();
