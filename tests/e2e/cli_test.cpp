@@ -103,6 +103,10 @@ TEST(Cli, HelpTellsTheExitCodesAndWhatEveryVerbTakes) {
   for (const char* verb : {"run", "score", "inspect", "solve"}) {
     EXPECT_THAT(run_program({verb, "--help"}).out, HasSubstr("--json")) << verb;
   }
+  EXPECT_EQ(run_program({"help"}).out, help);
+  EXPECT_EQ(run_program({"--quiet", "help", "run"}).out, run_program({"help", "run"}).out);
+  EXPECT_EQ(run_program({"help", "run"}).out, run_program({"run", "--help"}).out);
+  EXPECT_THAT(run_program({"help", "rum"}).err, HasSubstr("did you mean run?"));
   EXPECT_THAT(run_program({}).err, HasSubstr("`puzzle --help`"));
 }
 

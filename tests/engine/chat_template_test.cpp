@@ -90,7 +90,7 @@ TEST(ChatTemplate, SaysWhatIsMissing) {
                       "No module named 'jinja2', which renders the chat template; pip install");
   const std::string broken = make_program(folder, "echo cannot start >&2; exit 1");
   EXPECT_PUZZLE_ERROR((void)render_chat(any, chat(), broken), ErrorKind::kIo,
-                      "renders no chat template, but says cannot start");
+                      "renders no chat template, but ends with");
 }
 
 }  // namespace

@@ -91,6 +91,15 @@ std::string verb_word(const std::vector<std::string>& arguments) {
   return "";
 }
 
+// `help` and `help VERB`, as other programs have them, for `--help` and `VERB --help`.
+std::vector<std::string> with_help_option(std::vector<std::string> arguments) {
+  if (verb_word(arguments) == "help") {
+    arguments.erase(std::find(arguments.begin(), arguments.end(), "help"));
+    arguments.emplace_back("--help");
+  }
+  return arguments;
+}
+
 void check_verb(const CLI::App& app, const std::vector<std::string>& arguments) {
   std::vector<std::string> verbs;
   for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
@@ -166,14 +175,16 @@ Json error_json(ErrorKind kind, const std::string& message) {
 }
 
 int run_program(int argc, char** argv) {
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const std::vector<std::string> arguments =
+      with_help_option(std::vector<std::string>(argv + 1, argv + argc));
   GlobalOptions global;
   // Known before parsing, since a command line that cannot be parsed is answered in JSON, too.
   global.json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
   global.command = join(std::vector<std::string>(argv, argv + argc), " ");
   CLI::App app{
       "Puzzle makes a faster, smaller child of a language model for a stated machine and "
-      "workload."};
+      "workload.",
+      argv[0]};
   add_global_options(app, global);
   Action selected;
   add_run_commands(app, global, selected);
@@ -183,7 +194,7 @@ int run_program(int argc, char** argv) {
   add_footers(app);
   try {
     check_verb(app, arguments);
-    app.parse(argc, argv);
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // last one first
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {
       return app.exit(error, std::cout, std::cerr);

@@ -48,7 +48,7 @@ std::string render_chat(const ChatTemplate& chat, const std::vector<ChatMessage>
     fail(ErrorKind::kFormat, "the chat template: {}; give the whole prompt as plain text",
          error->get<std::string>());
   }
-  return answer.at("text").get<std::string>();
+  return json_string(answer, "text", "the chat template's rendering");
 }
 
 }  // namespace puzzle

@@ -29,9 +29,13 @@ std::vector<std::string> script_arguments(const std::string& program, const std:
   return arguments;
 }
 
-// All that the process prints; nothing if it does not end in time.
-std::optional<std::string> run_to_end(const std::vector<std::string>& arguments,
-                                      double time_limit_s) {
+struct Ended {
+  std::string log;     // all that the process printed, to stdout and stderr
+  std::string status;  // "exit status 1", "signal 9 (Killed)"
+};
+
+// Nothing if it does not end in time.
+std::optional<Ended> run_to_end(const std::vector<std::string>& arguments, double time_limit_s) {
   const ChildProcess child({arguments, {"PYTHONUNBUFFERED=1"}, ""});
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(time_limit_s);
   while (!child.ended()) {
@@ -41,7 +45,19 @@ std::optional<std::string> run_to_end(const std::vector<std::string>& arguments,
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  return child.log();
+  return Ended{child.log(), *child.ended()};
+}
+
+// The last line that is one; packages may say something on stderr behind it. Null without one.
+Json last_object(const std::string& log) {
+  const std::vector<std::string> lines = split(trim(log), '\n');
+  for (auto line = lines.rbegin(); line != lines.rend(); ++line) {
+    Json answer = Json::parse(*line, nullptr, /*allow_exceptions=*/false);
+    if (answer.is_object()) {
+      return answer;
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -52,16 +68,16 @@ Json run_python_script(const PythonScript& script, const Json& request, const st
     fail(ErrorKind::kIo, "{}: no such program, so {}; {}", python.empty() ? "python3" : python,
          script.without, script.advice);
   }
-  const std::optional<std::string> log =
+  const std::optional<Ended> ended =
       run_to_end(script_arguments(program->string(), script.source, request), script.time_limit_s);
-  if (!log) {
+  if (!ended) {
     return {{"late", program->string()}};
   }
-  const std::vector<std::string> lines = split(trim(*log), '\n');
-  Json answer = Json::parse(lines.empty() ? "" : lines.back(), nullptr, /*allow_exceptions=*/false);
-  if (!answer.is_object()) {
-    fail(ErrorKind::kIo, "{}: {}, but says {}; {}", program->string(), script.silent, trim(*log),
-         script.advice);
+  Json answer = last_object(ended->log);
+  if (answer.is_null()) {
+    const std::string_view said = trim(ended->log);
+    fail(ErrorKind::kIo, "{}: {}, but ends with {} and says {}; {}", program->string(),
+         script.silent, ended->status, said.empty() ? "nothing" : said, script.advice);
   }
   if (const auto missing = answer.find("missing"); missing != answer.end()) {
     fail(ErrorKind::kIo, "{}: {}, {}; {}", program->string(), missing->get<std::string>(),

@@ -1,5 +1,5 @@
 // A script of ours in the user's Python: a request goes in as arguments, one JSON object comes out
-// as the last line printed.
+// on a line of its own, the last such line of stdout and stderr.
 #pragma once
 
 #include <string>

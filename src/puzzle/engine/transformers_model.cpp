@@ -1,10 +1,11 @@
 #include "puzzle/engine/transformers_model.h"
 
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <system_error>
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
@@ -20,15 +21,19 @@ namespace fs = std::filesystem;
 constexpr const char* kTransformersAdvice =
     "tools/setup.sh installs one in .venv, or pip install torch transformers";
 
-// A name that no other process uses, removed at the end.
+// A file in a folder that only this user may enter, removed at the end.
 class TemporaryOutput {
  public:
-  TemporaryOutput()
-      : path_(fs::temp_directory_path() / fmt::format("puzzle-logits-{}-{}", ::getpid(),
-                                                      reinterpret_cast<std::uintptr_t>(this))) {}
+  TemporaryOutput() {
+    std::string name = (fs::temp_directory_path() / "puzzle-logits-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) {
+      fail(ErrorKind::kIo, "{}: no temporary folder for logits: {}", name, std::strerror(errno));
+    }
+    path_ = fs::path(name) / "logits";
+  }
   ~TemporaryOutput() {
     std::error_code ignored;
-    fs::remove(path_, ignored);
+    fs::remove_all(path_.parent_path(), ignored);
   }
   TemporaryOutput(const TemporaryOutput&) = delete;
   TemporaryOutput& operator=(const TemporaryOutput&) = delete;
@@ -64,8 +69,8 @@ TransformersLogits transformers_logits(const fs::path& folder,
          error->get<std::string>());
   }
   TransformersLogits logits;
-  logits.engine = answer.at("engine").get<std::string>();
-  logits.vocab_size = answer.at("vocabulary").get<std::int64_t>();
+  logits.engine = json_string(answer, "engine", "transformers");
+  logits.vocab_size = json_int(answer, "vocabulary", "transformers");
   std::size_t tokens = 0;
   for (const auto& sequence : sequences) {
     tokens += sequence.size();
