@@ -184,6 +184,7 @@ TEST(Cost, TheRealParent) {
   for (const ExportTarget target : {ExportTarget::kNative, ExportTarget::kDeci}) {
     const PartCost cost = model_cost(spec, target, types);
     EXPECT_EQ(cost.parameters, 134515008);
+    EXPECT_EQ(num_parameters(spec), 134515008);
     EXPECT_EQ(cost.parameters, elements);
     EXPECT_EQ(cost.weight_bytes, bytes);
     EXPECT_EQ(cost.kv_bytes_per_token, 30 * 2 * 192 * 2);

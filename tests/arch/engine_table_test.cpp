@@ -22,7 +22,7 @@ TEST(EngineTable, HasEveryPairOfKindsOnce) {
   EXPECT_EQ(words.size(), 16U);
 }
 
-// From formats.md 5.4, 6 and 7, by hand.
+// From docs/formats.md, by hand.
 TEST(EngineTable, CellsAreThoseOfTheFormats) {
   const auto words = [](ExportTarget target, LayerPosition position, const char* block) {
     const EngineCell cell = llama_cell(target, position, block);

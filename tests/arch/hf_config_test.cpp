@@ -335,7 +335,7 @@ TEST(HfConfig, LayersMayDifferAsInPerLayerConfigAndDeciLm7b) {
   EXPECT_EQ(block_names(deci.layers), (std::vector<std::string>{"kv1/w96", "kv4/w96"}));
 }
 
-// A layer as Puzzletron writes it (formats.md 3.1).
+// A layer as Puzzletron writes it (docs/formats.md).
 Json puzzletron_block(const Json& attention, const Json& ffn) {
   Json block = {{"attention",
                  {{"no_op", false},

@@ -89,7 +89,7 @@ TEST(Lowering, LayersAreCountedWithoutDroppedOnes) {
 }
 
 TEST(Lowering, NoDeciFileTripsLlamaCpp) {
-  // formats.md 5.3: what it computes wrongly, aborts on or cannot load.
+  // docs/formats.md: what it computes wrongly, aborts on or cannot load.
   const Architecture blocks = test::all_small_blocks();
   for (const BlockSpec& first : blocks) {
     for (const BlockSpec& second : blocks) {

@@ -1,4 +1,4 @@
-// The tensors that a model's file holds, listed by hand from formats.md 2.4, 5.2 and 5.4, without
+// The tensors that a model's file holds, listed by hand from docs/formats.md, without
 // any of the code under test; and small models to list them for.
 #pragma once
 
@@ -124,7 +124,7 @@ inline std::vector<NaiveTensor> naive_hf_tensors(const ModelSpec& spec) {
   return list;
 }
 
-// Adds what llama.cpp reads for one layer that is kept, as formats.md 5.4 rewrites it.
+// Adds what llama.cpp reads for one layer that is kept, as docs/formats.md rewrites it.
 inline void add_naive_deci_layer(const ModelSpec& spec, std::size_t kept, const BlockSpec& block,
                                  std::vector<NaiveTensor>& list) {
   const std::int64_t d = spec.hidden_size;

@@ -93,7 +93,7 @@ TEST(NemotronNas, WritesWhatEveryReaderExpects) {
   EXPECT_TRUE(config.at("rope_scaling").is_null());
   EXPECT_EQ(config.at("num_hidden_layers"), 4);
   const Json& blocks = config.at("block_configs");
-  // Exactly these keys: some readers take them as keyword arguments (formats.md 2.1).
+  // Exactly these keys: some readers take them as keyword arguments (docs/formats.md).
   const std::vector<std::string> attention_keys = {"n_heads_in_group",
                                                    "no_op",
                                                    "num_sink_tokens",

@@ -82,7 +82,7 @@ TEST(AnyModelConfig, HasEveryKeyOfPuzzletronAndReadsBack) {
   EXPECT_EQ(config.at("model_type"), "llama");
   EXPECT_EQ(config.at("num_key_value_heads"), 4);
   EXPECT_EQ(config.at("intermediate_size"), 96);
-  // formats.md 3.1.
+  // docs/formats.md
   EXPECT_EQ(config.at("block_configs").at(0), nlohmann::json::parse(R"({
       "attention": {"no_op": false, "replace_with_linear": false, "sparsify": null,
                     "weights_precision": "bf16", "num_key_value_heads": 2,

@@ -1,5 +1,5 @@
-// NVIDIA's published children: their configurations, written by hand from paper.md 9 and, for the
-// 253B, from what llama.cpp prints of it; no weights. What `puzzle inspect` says of them.
+// NVIDIA's published children: their configurations, written by hand from the Puzzle paper and, for
+// the 253B, from what llama.cpp prints of it; no weights. What `puzzle inspect` says of them.
 #include <string>
 #include <vector>
 

@@ -153,8 +153,8 @@ TEST(Roofline, PutsLlama70BOnAnH100WhereThePaperMeasuredIt) {
   const Prediction prediction =
       CostModel(roofline_costs(hardware_preset("h100-sxm"), spec, grid, kFp8), "roofline")
           .predict(spec.layers, {.batch = 128, .prompt_tokens = 128, .generated_tokens = 128});
-  // 2645 generated tokens/s, TP 1, 128/128 (paper.md 7); a roofline is right within a factor of
-  // two.
+  // 2645 generated tokens/s, TP 1, 128/128 (the Puzzle paper); a roofline is right within a factor
+  // of two.
   const double generated_per_s = 128.0 * 128.0 / prediction.seconds.total_s();
   EXPECT_GT(generated_per_s, 2645.0 / 2);
   EXPECT_LT(generated_per_s, 2645.0 * 2);

@@ -3,13 +3,11 @@
 // that refuses it throws.
 #include <cstdlib>
 #include <set>
-#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,12 +18,10 @@
 #include "puzzle/arch/hf_config.h"
 #include "puzzle/arch/padded_model.h"
 #include "puzzle/base/file.h"
-#include "puzzle/engine/llama_server.h"
-#include "puzzle/formats/safetensors.h"
 #include "puzzle/model/checkpoint.h"
-#include "puzzle/model/decoder.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/hf_export.h"
+#include "stages/exported_model.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
 #include "support/shared_data.h"
@@ -36,9 +32,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kCellTokens = 40;
-
-fs::path cell_tokenizer() { return test::shared_data("tinyllamas/stories260K.bin"); }
+using test::llama_cpp_log_probs;
+using test::log_probs;
+using test::native_logits;
+using test::save_expected;
+using test::tokenizer_source;
 
 // One model that stands for some cells, and what it is called.
 struct CellModel {
@@ -100,72 +98,17 @@ void expect_written_as_listed(ExportTarget target, const EngineModel& parent,
   }
 }
 
-at::Tensor cell_tokens() {
-  return (at::arange(kCellTokens, at::TensorOptions(at::kLong)) * 37 + 11).remainder(512);
-}
-
-at::Tensor cell_logits(const ModelWeights& model) {
-  const c10::NoGradGuard no_grad;
-  return forward_logits(model, Geometry(model.spec), cell_tokens().unsqueeze(0)).squeeze(0);
-}
-
 GgufExport cell_gguf(ExportTarget target) {
-  return {.name = "cell",
-          .license = "",
-          .parent_name = "",
-          .tokenizer_source = cell_tokenizer(),
-          .types = gguf_weight_types("f32", cell_tokenizer()),
-          .target = target};
-}
-
-// Largest difference of a log-probability in llama.cpp.
-void expect_same_in_llama_cpp(const fs::path& file, const ModelWeights& child) {
-  LlamaServerOptions options;
-  options.program = "xllamacpp";
-  options.threads = 1;
-  options.context_tokens = 128;
-  // Else rounding to halves in the attention hides what is tested.
-  options.cache_type = "f32";
-  options.flash_attention = "off";
-  const at::Tensor tokens = cell_tokens().to(at::kInt);
-  const LlamaServer server(file, options, LlamaServerMode::kHiddenStates);
-  const HiddenStates states = server.hidden_states(
-      {tokens.const_data_ptr<std::int32_t>(), static_cast<std::size_t>(kCellTokens)});
-  ASSERT_EQ(states.num_tokens, kCellTokens);
-  const at::Tensor hidden = at::tensor(states.values).reshape({kCellTokens, states.width});
-  const auto log_probs = [](const at::Tensor& logits) {
-    return at::log_softmax(logits.to(at::kDouble), -1);
-  };
-  EXPECT_CLOSE(log_probs(hidden.matmul(child.head.t())), log_probs(cell_logits(child)), 5e-5);
-}
-
-void save_cell_logits(const fs::path& file, const ModelWeights& child) {
-  const at::Tensor tokens = cell_tokens();
-  const at::Tensor logits = cell_logits(child).contiguous();
-  std::vector<TensorToWrite> tensors(2);
-  tensors[0].name = "tokens";
-  tensors[0].dtype = DType::kI64;
-  tensors[0].shape = {kCellTokens};
-  tensors[0].bytes = std::as_bytes(std::span(tokens.const_data_ptr<std::int64_t>(), kCellTokens));
-  tensors[1].name = "logits";
-  tensors[1].dtype = DType::kF32;
-  tensors[1].shape = logits.sizes().vec();
-  tensors[1].bytes = std::as_bytes(
-      std::span(logits.const_data_ptr<float>(), static_cast<std::size_t>(logits.numel())));
-  write_safetensors(file, std::move(tensors));
+  GgufExport options = test::gguf_options("f32");
+  options.target = target;
+  return options;
 }
 
 HfExport cell_folder(const ModelSpec& parent, const ModelSpec& child) {
   return {.card = {.name = "cell", .license = "", .parent = parent, .child = child, .types = {}},
-          .parent = cell_tokenizer(),
+          .parent = tokenizer_source(),
           .type = at::kFloat,
           .content_key = "cell"};
-}
-
-bool python_has(const char* package) {
-  return std::system(
-             fmt::format("'{}' -c 'import {}' > /dev/null 2>&1", PUZZLE_PYTHON, package).c_str()) ==
-         0;
 }
 
 // A child of each model that the target holds, with what is linear where it holds that.
@@ -192,17 +135,15 @@ const std::vector<std::string> kModelsByBlock = {"Llama", "Qwen3, tied"};
 // ------------------------------------------------------------------------------------- llama.cpp
 
 TEST(Engines, EveryGgufCellComputesTheSameInLlamaCpp) {
-  PUZZLE_REQUIRE_FILE(cell_tokenizer());
-  if (!python_has("xllamacpp")) {
-    GTEST_SKIP() << PUZZLE_PYTHON " has no xllamacpp";
-  }
+  PUZZLE_REQUIRE_LLAMA_CPP();
   const test::TempDir folder;
   std::uint64_t seed = 300;
   const auto run = [&](ExportTarget target, const CellModel& model) {
     SCOPED_TRACE(model.name);
     const ModelWeights child = random_model(model.spec, seed++);
     write_model_gguf(folder / "cell.gguf", child, cell_gguf(target));
-    expect_same_in_llama_cpp(folder / "cell.gguf", child);
+    EXPECT_CLOSE(llama_cpp_log_probs(folder / "cell.gguf", child.head),
+                 log_probs(native_logits(child)), 5e-5);
   };
   std::size_t held = 0;
   std::size_t wholes = 0;
@@ -229,7 +170,7 @@ TEST(Engines, EveryGgufCellComputesTheSameInLlamaCpp) {
 // ---------------------------------------------------------------------------------- transformers
 
 TEST(Engines, EveryFolderCellComputesTheSameInTransformers) {
-  PUZZLE_REQUIRE_FILE(cell_tokenizer());
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   std::string list;
   std::size_t held = 0;
@@ -237,7 +178,7 @@ TEST(Engines, EveryFolderCellComputesTheSameInTransformers) {
     const ModelWeights child = random_model(model.spec, 500 + list.size());
     const fs::path out = folder / model.name;
     write_hf_export(format, out, child, cell_folder(parent, child.spec));
-    save_cell_logits(out / "expected.safetensors.logits", child);
+    save_expected(out / "expected.safetensors.logits", child);
     list += fmt::format("{} {} {}\n", format.name, out.string(),
                         (out / "expected.safetensors.logits").string());
   };
@@ -276,7 +217,7 @@ TEST(Engines, EveryFolderCellComputesTheSameInTransformers) {
 // --------------------------------------------------------------------------------------- refused
 
 TEST(Engines, RefusedCellsThrowBeforeAnythingIsWritten) {
-  PUZZLE_REQUIRE_FILE(cell_tokenizer());
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   std::size_t refused = 0;
   const auto expect_refused = [&](ExportTarget target, const CellModel& model,
@@ -320,7 +261,7 @@ TEST(Engines, RefusedCellsThrowBeforeAnythingIsWritten) {
 // ------------------------------------------------------------------------------------ our reader
 
 TEST(Engines, OurReaderLoadsEveryFolderBackAsAParent) {
-  PUZZLE_REQUIRE_FILE(cell_tokenizer());
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   ModelSpec spec = find_engine_model("Qwen2").spec;
   spec.layers = {{AttentionSpec::none(), FfnSpec::swiglu(96)},
@@ -334,19 +275,19 @@ TEST(Engines, OurReaderLoadsEveryFolderBackAsAParent) {
   };
   const ModelWeights any = back("hf-anymodel");
   EXPECT_EQ(any.spec, spec);
-  EXPECT_TRUE(at::equal(cell_logits(any), cell_logits(child)));
+  EXPECT_TRUE(at::equal(native_logits(any), native_logits(child)));
   EXPECT_EQ(held_hf_key(folder / "hf-anymodel"), "cell");
   EXPECT_EQ(hf_model_type(folder / "hf-anymodel"), "qwen2");
 
   const ModelWeights padded = back("hf-padded");
   EXPECT_EQ(padded.spec.layers, Architecture(3, {AttentionSpec::gqa(4), FfnSpec::swiglu(512)}));
-  EXPECT_CLOSE(cell_logits(padded), cell_logits(child), 1e-5);
+  EXPECT_CLOSE(native_logits(padded), native_logits(child), 1e-5);
   EXPECT_EQ(hf_model_type(folder / "hf-padded"), "qwen2");
   EXPECT_FALSE(fs::exists(folder / "hf-padded/modeling_decilm.py"));
 }
 
 TEST(Engines, APaddedModelIsOfTheParentsClass) {
-  PUZZLE_REQUIRE_FILE(cell_tokenizer());
+  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   ModelSpec spec = find_engine_model("Llama").spec;
   spec.layers[1] = {AttentionSpec::linear(), FfnSpec::none()};
@@ -375,7 +316,8 @@ TEST(Engines, APaddedModelIsOfTheParentsClass) {
                     tensor = tensor.to(type).to(at::kFloat);
                   }));
     // The rewrite of what is linear adds no error of its own.
-    EXPECT_CLOSE(cell_logits(load_model(folder / "out", at::kFloat)), cell_logits(rounded), 1e-5);
+    EXPECT_CLOSE(native_logits(load_model(folder / "out", at::kFloat)), native_logits(rounded),
+                 1e-5);
   }
 }
 

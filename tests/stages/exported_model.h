@@ -4,7 +4,9 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -13,6 +15,7 @@
 
 #include "puzzle/engine/llama_server.h"
 #include "puzzle/formats/gguf_quant.h"
+#include "puzzle/formats/safetensors.h"
 #include "puzzle/model/decoder.h"
 #include "puzzle/model/weights.h"
 #include "puzzle/stages/gguf_export.h"
@@ -43,6 +46,23 @@ inline at::Tensor native_logits(const ModelWeights& model) {
   return forward_logits(model, Geometry(model.spec), some_tokens().unsqueeze(0)).squeeze(0);
 }
 
+// Tokens and the native decoder's logits, for scripts that compare.
+inline void save_expected(const std::filesystem::path& file, const ModelWeights& child) {
+  const at::Tensor tokens = some_tokens();
+  const at::Tensor logits = native_logits(child).contiguous();
+  std::vector<TensorToWrite> tensors(2);
+  tensors[0].name = "tokens";
+  tensors[0].dtype = DType::kI64;
+  tensors[0].shape = {kTokens};
+  tensors[0].bytes = std::as_bytes(std::span(tokens.const_data_ptr<std::int64_t>(), kTokens));
+  tensors[1].name = "logits";
+  tensors[1].dtype = DType::kF32;
+  tensors[1].shape = {kTokens, kVocab};
+  tensors[1].bytes = std::as_bytes(
+      std::span(logits.const_data_ptr<float>(), static_cast<std::size_t>(logits.numel())));
+  write_safetensors(file, std::move(tensors));
+}
+
 inline at::Tensor log_probs(const at::Tensor& logits) {
   return at::log_softmax(logits.to(at::kDouble), -1);
 }
@@ -70,7 +90,7 @@ inline LlamaServerOptions server_options() {
   return options;
 }
 
-// What a matrix becomes when it is stored as `wanted`.
+// What a matrix becomes when it is stored as `wanted`; on purpose not the code of check_exports.
 inline at::Tensor rounded(const at::Tensor& matrix, DType wanted) {
   const DType type = stored_dtype(wanted, matrix.size(-1));
   const at::Tensor plain = matrix.contiguous();

@@ -319,13 +319,10 @@ void Pipeline::search_stage() {
   }
   found_ = search(*context_, *parent_, space_, recipe_.scenario, measured_.rows, recipe_.search,
                   child_source());
+  const auto parameters = static_cast<double>(num_parameters(parent_->weights.spec));
   for (const FoundArchitecture& found : found_.found) {
     log_info("search: {}: predicted damage {:.4f} nats, {:.1f} % of the parent's parameters",
-             found.name, found.objective,
-             100.0 * found.costs.at("parameters") /
-                 static_cast<double>(
-                     model_cost(parent_->weights.spec, ExportTarget::kNative, WeightTypes{})
-                         .parameters));
+             found.name, found.objective, 100.0 * found.costs.at("parameters") / parameters);
   }
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 
 #include <ATen/ATen.h>
 
+#include "puzzle/app/plan_bytes.h"
 #include "puzzle/app/plan_timing.h"
 #include "puzzle/app/plan_work.h"
 #include "puzzle/arch/cost.h"
@@ -16,19 +16,15 @@
 #include "puzzle/stages/search_check.h"
 #include "puzzle/stages/weight_types.h"
 #include "puzzle/tensor/device.h"
-#include "puzzle/text/corpus.h"
 
 namespace puzzle {
 namespace {
 
-constexpr double kFp32Bytes = 4.0;
 // Of a training step in bfloat16 (bench_distill_child), where that is the faster type.
 constexpr double kMixedSpeedup = 1.5;
-constexpr double kMib = 1048576.0;
 // What no configuration tells: how fast other programs and disks are. Calibrated on the demo
 // (recipes/smollm2-cpu.yaml) as it ran on two shared AMD EPYC cores.
 constexpr double kTokenisedBytesPerS = 4e7;
-constexpr double kBytesPerToken = 4.0;     // of text
 constexpr double kDiskBytesPerS = 3e8;     // written and flushed
 constexpr double kReadBytesPerS = 2e9;     // of a file just written
 constexpr double kSecondsPerTiming = 1.1;  // of one stack in llama-server, all contexts
@@ -65,92 +61,6 @@ double child_fraction_of(const Recipe& recipe, const ModelSpec& parent) {
   return std::max(fraction, kSmallestChildFraction);
 }
 
-// Of a layer's variants in a library: as init-library makes them, and what block-local distillation
-// adds where it trains each width on its own, or all of them as one.
-struct VariantBytes {
-  double initial = 0.0;
-  double trained = 0.0;
-};
-
-double nested_bytes(const ModelSpec& spec, std::int64_t width) {
-  const auto size = static_cast<double>(width);
-  const PartCost whole = ffn_cost(spec, FfnSpec::swiglu(width), WeightTypes{});
-  return static_cast<double>(whole.weight_bytes) + 0.5 * size * size * kFp32Bytes;
-}
-
-VariantBytes variant_bytes(const ModelSpec& spec, const LayerSpace& layer, const BlockSpec& own,
-                           const std::vector<PlannedStudent>& students) {
-  VariantBytes bytes;
-  for (const AttentionSpec& attention : layer.attention) {
-    if (attention != own.attention) {
-      bytes.initial +=
-          static_cast<double>(attention_cost(spec, attention, WeightTypes{}).weight_bytes);
-    }
-  }
-  std::int64_t widest = 0;
-  for (const FfnSpec& ffn : layer.ffn) {
-    if (ffn != own.ffn && ffn.kind == FfnKind::kSwiglu) {
-      widest = std::max(widest, ffn.width);
-    } else if (ffn != own.ffn) {
-      bytes.initial += static_cast<double>(ffn_cost(spec, ffn, WeightTypes{}).weight_bytes);
-    }
-  }
-  bytes.initial += widest > 0 ? nested_bytes(spec, widest) : 0.0;
-  for (const PlannedStudent& student : students) {
-    const FfnSpec& ffn = student.block.ffn;
-    if (student.role == StudentRole::kNestedFfn) {
-      bytes.trained += nested_bytes(spec, ffn.width);
-    } else if (student.role == StudentRole::kFfn && ffn.kind == FfnKind::kSwiglu) {
-      bytes.trained += static_cast<double>(ffn_cost(spec, ffn, WeightTypes{}).weight_bytes);
-    }
-  }
-  return bytes;
-}
-
-// fp64 sums of a layer's fits and the elimination's copies of the largest.
-double fit_bytes(const ModelSpec& spec) {
-  const auto hidden = static_cast<double>(spec.hidden_size);
-  double bytes = 0;
-  for (const BlockSpec& block : spec.layers) {
-    const auto width = static_cast<double>(block.ffn.width);
-    bytes =
-        std::max(bytes, 8.0 * (4.0 * width * width + 3.0 * width * hidden + 6.0 * hidden * hidden));
-  }
-  return bytes;
-}
-
-// Text that is tokenised: the files where they are there, else what the parts need.
-double corpus_bytes(const DataOptions& data) {
-  double bytes = 0;
-  for (const std::string& text : data.sources) {
-    const CorpusSource source = parse_corpus_source(text);
-    if (!std::filesystem::exists(source.path)) {
-      bytes = 0;
-      break;
-    }
-    for (const std::filesystem::path& file : corpus_files(source)) {
-      bytes += static_cast<double>(std::filesystem::file_size(file));
-    }
-  }
-  const auto needed =
-      static_cast<double>(data.train_tokens + data.calibration_tokens + data.scoring_tokens +
-                          data.validation_tokens + data.test_tokens);
-  return bytes > 0.0 ? bytes : kBytesPerToken * needed;
-}
-
-// Hidden states that a stage holds: in memory up to a limit, the rest in a scratch file.
-struct HeldBytes {
-  double memory = 0.0;
-  double disk = 0.0;
-};
-
-HeldBytes held_bytes(const ModelSpec& spec, std::int64_t tokens, std::int64_t limit_mib) {
-  const double all =
-      static_cast<double>(tokens) * static_cast<double>(spec.hidden_size) * kFp32Bytes;
-  const double limit = static_cast<double>(limit_mib) * kMib;
-  return {std::min(all, limit), std::max(0.0, all - limit)};
-}
-
 template <class Spec>
 void keep_one_other(std::vector<Spec>& variants, const Spec& own) {
   const auto other = std::find_if(variants.begin(), variants.end(),
@@ -172,7 +82,7 @@ class Planner {
     check_search_options(recipe.search, recipe.scenario, recipe.model);
     check_exact_budgets(recipe.search, recipe.scenario, recipe.model, parent, space_);
     plan_.parent = parent.name;
-    plan_.parent_parameters = model_cost(parent, ExportTarget::kNative, WeightTypes{}).parameters;
+    plan_.parent_parameters = num_parameters(parent);
     plan_.log10_architectures = space_.log10_architectures();
     plan_.num_candidates = num_variants(parent, space_);
     plan_.child_fraction = child_fraction_of(recipe, parent);
@@ -288,7 +198,7 @@ class Planner {
     const bool is_timed =
         recipe_.measure.engine == "native" || recipe_.measure.engine == "llama-server";
     const auto batches = static_cast<double>(recipe_.scenario.batch.size());
-    const double timings = stacks * batches * timed_calls(recipe_.engine.timing);
+    const double timings = stacks * batches * timed_calls(recipe_.engine.timing, kSecondsPerTiming);
     add("measure",
         {.memory_bytes = weights_, .seconds = is_timed ? kSecondsPerTiming * timings : 0.0});
   }

@@ -4,7 +4,7 @@
 // add:
 //   attention  gqa(k): grouped-query attention with k KV heads;  linear: x -> W x;  none: left out
 //   ffn        swiglu(w): gate/up/down of width w;               linear: x -> W x;  none: left out
-// "linear" keeps norm and residual; "none" has neither norm nor weights (paper.md 1, 2).
+// "linear" keeps norm and residual; "none" has neither norm nor weights (the Puzzle paper).
 // Names, used in files, tables and on the command line: kv3 | linear | none, w1536 | linear | none,
 // and for a whole block attention/ffn, e.g. "kv3/w768".
 #pragma once

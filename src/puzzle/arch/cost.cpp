@@ -261,6 +261,10 @@ PartCost model_cost(const ModelSpec& spec, ExportTarget target, const WeightType
   return cost;
 }
 
+std::int64_t num_parameters(const ModelSpec& spec) {
+  return model_cost(spec, ExportTarget::kNative, WeightTypes{}).parameters;
+}
+
 std::int64_t attention_flops(const ModelSpec& spec, const AttentionSpec& attention,
                              const FlopsQuery& query) {
   check_query(query);

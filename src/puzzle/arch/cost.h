@@ -1,4 +1,4 @@
-// What variants cost, in exact integers (DESIGN 6). Tests compare with the bytes of really built
+// What variants cost, in exact integers. Tests compare with the bytes of really built
 // models.
 #pragma once
 
@@ -58,6 +58,8 @@ struct PartCost {
 // Everything of a model.
 [[nodiscard]] PartCost model_cost(const ModelSpec& spec, ExportTarget target,
                                   const WeightTypes& types);
+// Of the model as it stands, tied embeddings counted once.
+[[nodiscard]] std::int64_t num_parameters(const ModelSpec& spec);
 
 // Floating point operations (a multiply and an add count 2): matrix products, attention scores and
 // values; norms, activations, rotations, biases and softmax are left out.

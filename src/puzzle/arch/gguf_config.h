@@ -29,11 +29,11 @@ namespace puzzle {
 
 // Rows of q, k and v in one matrix, one below the other: blk.N.attn_qkv.weight.
 [[nodiscard]] bool has_fused_attention(const GgufFile& file);
-// Whether the rows of q and k are interleaved within each head (formats.md 5.2), as llama.cpp wants
-// them where its rotary embedding is not half-split.
+// Whether the rows of q and k are interleaved within each head (docs/formats.md), as llama.cpp
+// wants them where its rotary embedding is not half-split.
 [[nodiscard]] bool has_interleaved_rotary_rows(const GgufFile& file);
 
-// The keys of formats.md 5.1 for a child (not lowered: this does it) in an architecture that
+// The keys of docs/formats.md for a child (not lowered: this does it) in an architecture that
 // is_gguf_target(), and the tensor rope_freqs.weight where RoPE is of kind llama3. `matrix` is the
 // type of most matrices (general.file_type). Neither tokenizer keys nor other tensors. Throws
 // Error(kUsage) with what refusal() says.
@@ -41,7 +41,7 @@ void write_gguf_config(ExportTarget target, const ModelSpec& spec, DType matrix,
                        GgufWriter& writer);
 
 // llama3 scaling as the rope_freqs.weight tensor [E / 2]: what each frequency is divided by
-// (formats.md 5.2): rope.frequency_divisors if given, else from the settings. Also used by the
+// (docs/formats.md): rope.frequency_divisors if given, else from the settings. Also used by the
 // native decoder.
 [[nodiscard]] std::vector<float> llama3_frequency_divisors(const RopeSpec& rope,
                                                            std::int64_t head_dim);

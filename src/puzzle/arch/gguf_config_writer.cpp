@@ -1,4 +1,4 @@
-// Writes the keys of llama.cpp's architectures `deci` and `openelm` (formats.md 5.1, 5.5).
+// Writes the keys of llama.cpp's architectures `deci` and `openelm` (docs/formats.md).
 #include <cmath>
 #include <cstdint>
 #include <span>

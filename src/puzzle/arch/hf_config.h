@@ -1,4 +1,4 @@
-// config.json <-> ModelSpec: Llama-type parents and our own children (formats.md 2, 10).
+// config.json <-> ModelSpec: Llama-type parents and our own children (docs/formats.md).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace puzzle {
 // take transformers' defaults. Sliding windows and dynamic rotary scaling are read as a model whose
 // context ends where they would begin to matter (ModelSpec::context_limit). Anything else that
 // would change the function computed and that this project does not have is refused by name
-// (formats.md 10): other families, quantization_config, partial_rotary_factor, activations other
+// (docs/formats.md): other families, quantization_config, partial_rotary_factor, activations other
 // than silu, …
 // `place` opens messages. Throws Error(kFormat).
 [[nodiscard]] ModelSpec parse_hf_config(const nlohmann::json& config, const std::string& place);
@@ -31,7 +31,7 @@ namespace puzzle {
 // The type of such a name. Throws Error(kUsage) for another.
 [[nodiscard]] DType dtype_of_torch_name(std::string_view name);
 
-// The `nemotron-nas` config.json of a child (formats.md 2.1): every reader's fields and no others,
+// The `nemotron-nas` config.json of a child (docs/formats.md): every reader's fields and no others,
 // plus per-layer `intermediate_size` where `ffn_mult` cannot express the width, and a `puzzle`
 // object with what only this program reads (name, exact rotary divisors, which biases exist).
 // parse_hf_config gives the same spec back. `torch_dtype` is "float32", "bfloat16" or "float16",
@@ -48,7 +48,7 @@ namespace puzzle {
 [[nodiscard]] nlohmann::json make_plain_config(const ModelSpec& spec,
                                                const std::string& torch_dtype,
                                                std::string_view parent_type);
-// The same class with Puzzletron's block_configs, and "AnyModel" over it (formats.md 3.1, 3.2), for
+// The same class with Puzzletron's block_configs, and "AnyModel" over it (docs/formats.md), for
 // the weights of nemotron-nas. One file serves both readers: vLLM's goes by `architectures` and
 // `base_architecture`; Model-Optimizer's looks the class AnyModel up in transformers, where there
 // is none, and goes by model_type. Throws Error(kUsage) as refusal().
@@ -56,7 +56,7 @@ namespace puzzle {
                                                    const std::string& torch_dtype,
                                                    std::string_view parent_type);
 
-// I -> ffn_mult that every reader maps back to I (formats.md 2.5); I must be a multiple of 256,
+// I -> ffn_mult that every reader maps back to I (docs/formats.md); I must be a multiple of 256,
 // else Error(kUsage).
 [[nodiscard]] double ffn_mult_of(std::int64_t width, std::int64_t hidden_size);
 // The shared rounding rule: trunc(2 m D / 3), up to the next multiple of 256; 0 for a number that

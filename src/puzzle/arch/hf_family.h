@@ -1,5 +1,5 @@
 // Which class of model a config.json names, and what that class fixes without any key: a part of
-// hf_config (formats.md 2.6, 3, 10; transformers' configuration_*.py).
+// hf_config (docs/formats.md; transformers' configuration_*.py).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Rotary embedding in config.json (formats.md 10, table RoPE): a part of hf_config.
+// Rotary embedding in config.json (docs/formats.md): a part of hf_config.
 #pragma once
 
 #include <cstdint>

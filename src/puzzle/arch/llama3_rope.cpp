@@ -1,4 +1,4 @@
-// llama3 rotary scaling: settings -> divisors (formats.md 5.2), and back where possible.
+// llama3 rotary scaling: settings -> divisors (docs/formats.md), and back where possible.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>

@@ -1,4 +1,4 @@
-// What an export target makes of a block: the exact rewrites of formats.md 5.4 and 7, as data. The
+// What an export target makes of a block: the exact rewrites of docs/formats.md, as data. The
 // search uses it for costs and rules, the exporters for what they write.
 //
 //   native        as it is
@@ -58,7 +58,7 @@ struct LoweredBlock {
 inline constexpr std::int64_t kZeroFfnWidth = 32;
 
 // y = W x as down · (silu(gate x + gate bias) ⊙ up x): gate = 0, gate bias = b, up = W, down = c I.
-// silu(b) = b to within 4e-13 for b >= 32, and b c = 1. formats.md 7.2 has b = 32; where the block
+// silu(b) = b to within 4e-13 for b >= 32, and b c = 1. b is 32; where the block
 // type cannot hold 1/32 exactly, c is the nearest number below or above that it can, so that
 // storing `down` adds no error.
 struct LinearFfnForm {
@@ -83,8 +83,8 @@ struct LinearFfnForm {
 // of transformers has all the biases and norms.
 [[nodiscard]] std::optional<std::string> refusal(ExportTarget target, const ModelSpec& spec);
 
-// What some readers of the target cannot do with this model, one sentence each (formats.md 4): FFN
-// widths beyond ffn_mult, linear sub-blocks, a first layer without attention, …
+// What some readers of the target cannot do with this model, one sentence each (docs/formats.md):
+// FFN widths beyond ffn_mult, linear sub-blocks, a first layer without attention, …
 [[nodiscard]] std::vector<std::string> portability_notes(ExportTarget target,
                                                          const ModelSpec& spec);
 

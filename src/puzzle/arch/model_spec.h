@@ -15,7 +15,7 @@ class KeyBuilder;
 
 enum class RopeKind { kDefault, kLinear, kLlama3, kYarn };
 
-// Rotary position embedding (formats.md 10, table RoPE). Fields beyond `theta` matter only to the
+// Rotary position embedding (docs/formats.md). Fields beyond `theta` matter only to the
 // kinds that use them.
 struct RopeSpec {
   RopeKind kind = RopeKind::kDefault;

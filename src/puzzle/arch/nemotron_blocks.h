@@ -1,4 +1,4 @@
-// The block_configs list of `nemotron-nas` (formats.md 2.1), and of Puzzletron's children of any
+// The block_configs list of `nemotron-nas` (docs/formats.md), and of Puzzletron's children of any
 // family, which give num_key_value_heads and intermediate_size instead (3.1): a part of hf_config.
 #pragma once
 

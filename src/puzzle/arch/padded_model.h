@@ -1,4 +1,4 @@
-// The uniform plain model that computes what a child computes (formats.md 7.1, 7.2, 7.4, 7.6): it
+// The uniform plain model that computes what a child computes (docs/formats.md): it
 // saves nothing and loads wherever the parent's own class does.
 //
 //   KV heads        each repeated to K, the least common multiple of all layers' (1 where none has)

@@ -1,4 +1,4 @@
-// The workload a child is built for (DESIGN 1).
+// The workload a child is built for.
 #pragma once
 
 #include <cstdint>

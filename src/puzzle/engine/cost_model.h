@@ -1,5 +1,5 @@
 // From measured rows to the time of a scenario: piecewise linear in the context length, a sum over
-// sub-blocks, plus the fixed rest (DESIGN 6).
+// sub-blocks, plus the fixed rest.
 //
 // A scenario is b sequences of P prompt tokens and G generated ones. The first generated token
 // comes out of prefill, so there are G - 1 steps, with P, P + 1, …, P + G - 2 tokens cached:

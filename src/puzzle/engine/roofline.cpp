@@ -18,8 +18,7 @@ constexpr double kActivationBytes = 2.0;
 // Efficiencies and overhead are our guesses for well-tuned serving engines: matrix kernels reach
 // about 70 % of dense peaks and 80 % of the bandwidth; a sub-block is some three to five kernels of
 // which a captured graph hides most of the launch. The CPU is two AVX2 cores of a rented machine;
-// efficiencies fit llama.cpp's 277 prompt and 140 generated tokens/s of SmolLM2-135M Q4_1 (DESIGN
-// 6).
+// efficiencies fit llama.cpp's 277 prompt and 140 generated tokens/s of SmolLM2-135M Q4_1.
 std::vector<Hardware> all_hardware_presets() {
   return {
       {.name = "h100-sxm",

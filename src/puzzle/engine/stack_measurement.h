@@ -1,4 +1,4 @@
-// Costs of sub-blocks from models that stack them (DESIGN 6), on a machine that is never quite
+// Costs of sub-blocks from models that stack them, on a machine that is never quite
 // quiet.
 //
 // All stacks are timed in turn, pass by pass, so that drift of the machine hits all alike and

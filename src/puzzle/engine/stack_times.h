@@ -1,4 +1,4 @@
-// Times of single sub-blocks from times of whole models that stack them (DESIGN 6: sub-blocks are
+// Times of single sub-blocks from times of whole models that stack them (sub-blocks are
 // timed in stacks and by difference, so that fixed overhead cancels; the fixed rest is its own
 // row).
 //

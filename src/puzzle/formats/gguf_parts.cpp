@@ -1,4 +1,4 @@
-// Split GGUF files (formats.md 9): NAME-00001-of-0000N.gguf, written by llama-gguf-split. Keys
+// Split GGUF files (docs/formats.md): NAME-00001-of-0000N.gguf, written by llama-gguf-split. Keys
 // stand in the first part; every part has split.no (from 0), split.count, and tensors of its own.
 #include <cstddef>
 #include <string>

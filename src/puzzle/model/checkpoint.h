@@ -26,7 +26,7 @@ namespace puzzle {
 // A file or folder from which load_tokenizer reads the model's tokenizer.
 [[nodiscard]] std::filesystem::path tokenizer_path(const std::filesystem::path& path);
 
-// Undoes, or applies, GGUF's interleaving of rotary rows (formats.md 5.2): weight [heads·E, …] or
+// Undoes, or applies, GGUF's interleaving of rotary rows (docs/formats.md): weight [heads·E, …] or
 // bias.
 [[nodiscard]] at::Tensor from_interleaved_rows(const at::Tensor& tensor, std::int64_t head_dim);
 [[nodiscard]] at::Tensor to_interleaved_rows(const at::Tensor& tensor, std::int64_t head_dim);

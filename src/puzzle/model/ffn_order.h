@@ -1,6 +1,6 @@
 // One order of an FFN's channels for all widths, and the refitted down projection of each.
 //
-// Structured backward elimination, as in optimal brain surgeon (DESIGN 3). With G = A + ridge·I
+// Structured backward elimination, as in optimal brain surgeon. With G = A + ridge·I
 // over the channels still alive, H = G⁻¹ and W the down projection that makes the best of them,
 // leaving out channel k costs ‖W_k‖² / H_kk. The cheapest go, in groups of at most 1/32 of those
 // alive, jointly:

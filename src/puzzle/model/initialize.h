@@ -1,4 +1,4 @@
-// Variants of one layer made from the parent without training (DESIGN 3, paper.md 2).
+// Variants of one layer made from the parent without training (the Puzzle paper).
 //
 //   variant        paper                                     least squares
 //   ffn width w    top w channels by mean|x_k|·‖W_k‖         nested order by elimination, W_down

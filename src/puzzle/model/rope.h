@@ -1,4 +1,4 @@
-// Rotary frequencies of every supported scaling (formats.md 10, table RoPE).
+// Rotary frequencies of every supported scaling (docs/formats.md).
 #pragma once
 
 #include <cstdint>

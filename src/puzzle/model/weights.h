@@ -1,7 +1,7 @@
 // The tensors of a model: plain structs, complete when built, const afterwards by convention.
 //
 // Shape letters: D hidden, H query heads, K KV heads, E head width, F FFN width, V vocabulary.
-// Names are those of Hugging Face's Llama (formats.md 2.4). A tensor that a kind does not have is
+// Names are those of Hugging Face's Llama (docs/formats.md). A tensor that a kind does not have is
 // undefined.
 #pragma once
 

@@ -25,7 +25,7 @@ struct StageRecord {
   std::string detail_json = "{}";  // members named *_s, *_at and *_per_s are times
 };
 
-// Damage of one variant in one layer (DESIGN 5); lower is better for kl and lm_loss.
+// Damage of one variant in one layer; lower is better for kl and lm_loss.
 struct ScoreRow {
   std::string key{};       // PK
   std::int64_t layer = 0;  // PK
@@ -38,7 +38,7 @@ struct ScoreRow {
   std::int64_t tokens = 0;
 };
 
-// Seconds of one sub-block, or of the fixed rest, in one engine (DESIGN 6).
+// Seconds of one sub-block, or of the fixed rest, in one engine.
 struct CostRow {
   std::string key{};         // PK
   std::string engine{};      // PK; "native", "llama-server", "table", "roofline"
@@ -89,7 +89,7 @@ struct VariantRow {
   std::string variant{};      // PK; "attention/kv1", "ffn/w768"; coupled pairs "block/kv1/w768"
   std::string stage{};        // PK; "init-library" or "distill-blocks"
   std::string init{};         // "least-squares", "paper", "parent"
-  double error_before = 0.0;  // residual-free, MSE(out) / MSE(0) (DESIGN 4); 1 = as bad as "none"
+  double error_before = 0.0;  // residual-free, MSE(out) / MSE(0); 1 = as bad as "none"
   std::optional<double> error_after{};  // unset where nothing was trained
   std::optional<double> loss_before{};  // training loss on held-out tokens
   std::optional<double> loss_after{};

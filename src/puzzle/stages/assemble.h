@@ -1,4 +1,4 @@
-// Stage `assemble`: a child from the library (DESIGN 8).
+// Stage `assemble`: a child from the library.
 #pragma once
 
 #include <filesystem>

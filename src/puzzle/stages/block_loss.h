@@ -1,4 +1,4 @@
-// Losses between the parent's block output and a student's (DESIGN 4, paper 3).
+// Losses between the parent's block output and a student's (paper 3).
 //
 //   mse        Σ ‖p − c‖² / Σ ‖p‖²            the paper's; giant tokens decide
 //   token-mse  mean over tokens ‖p − c‖² / ‖p‖²

@@ -220,9 +220,7 @@ CompressResult compress_parent(RunContext& context, const LoadedModel& parent,
   Compressor compressor(context, parent, calibration, options);
   const ModelWeights child = compressor.run();
   result.parameters =
-      static_cast<double>(
-          model_cost(parent.weights.spec, ExportTarget::kNative, WeightTypes{}).parameters) -
-      compressor.dropped();
+      static_cast<double>(num_parameters(parent.weights.spec)) - compressor.dropped();
   if (context.communicator.is_first()) {
     write_child_folder(result.folder, child, parent.path, context.type,
                        {{"puzzle.parent", parent.key}, {"puzzle.key", result.key}});

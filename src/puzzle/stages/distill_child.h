@@ -1,4 +1,4 @@
-// Stage `distill-child`: global knowledge distillation of a whole child (DESIGN 8; paper eq. 1-3).
+// Stage `distill-child`: global knowledge distillation of a whole child (paper eq. 1-3).
 //
 //   loss = cosine · Σ_l (1 − cos(h_child^l, h_parent^l)) + kl · KL(parent ‖ child) + lm ·
 //   CE(labels)

@@ -1,4 +1,4 @@
-// Stage `export`: a child for other people's engines (DESIGN 9).
+// Stage `export`: a child for other people's engines.
 #pragma once
 
 #include <cstdint>

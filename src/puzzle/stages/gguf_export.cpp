@@ -159,7 +159,7 @@ class LayerWriter {
     add_constant("ffn_down.weight", {spec_.hidden_size, width}, 0.0);
   }
 
-  // formats.md 7.2: silu of a large constant gate is that constant.
+  // docs/formats.md: silu of a large constant gate is that constant.
   void write_linear_ffn(const FfnWeights& w) const {
     const std::int64_t width = spec_.hidden_size;
     const LinearFfnForm form = linear_ffn_form(stored_dtype(types_.matrix, width));

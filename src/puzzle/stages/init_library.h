@@ -1,4 +1,4 @@
-// init-library: weights for every variant of the search space, without training (DESIGN 3).
+// init-library: weights for every variant of the search space, without training.
 //
 // Walks through the parent layer by layer with the hidden states of all calibration tokens, gathers
 // the sums of each layer, solves for its variants and writes library/<key>/layer-NNN.safetensors.

@@ -1,5 +1,5 @@
 // A walk back through the layers of a frozen model with the gradients of its own log-probabilities:
-// what second-order scores are made of (DESIGN 5.2).
+// what second-order scores are made of.
 //
 // Shape letters: S samples, B windows, T tokens per window, D hidden.
 #pragma once

@@ -34,11 +34,10 @@ struct TrainedWidths {
 // The variants of one layer that have weights of their own.
 struct LayerLibrary {
   std::map<AttentionSpec, AttentionWeights> attention;
-  std::map<FfnSpec, FfnWeights> ffn;     // linear, and widths trained on their own
-  std::optional<NestedFfn> nested;       // all widths as they were initialised
-  std::optional<TrainedWidths> trained;  // preferred over `nested`, `ffn` over both
-  std::map<BlockSpec, LayerWeights>
-      coupled;  // trained together (DESIGN 4); preferred over the halves
+  std::map<FfnSpec, FfnWeights> ffn;          // linear, and widths trained on their own
+  std::optional<NestedFfn> nested;            // all widths as they were initialised
+  std::optional<TrainedWidths> trained;       // preferred over `nested`, `ffn` over both
+  std::map<BlockSpec, LayerWeights> coupled;  // trained together; preferred over the halves
 
   // What a width that is not in `ffn` is made from; null if there is nothing.
   [[nodiscard]] const NestedFfn* find_nested(std::int64_t width) const;

@@ -1,5 +1,5 @@
 // Stage `measure`: what each sub-block of the search space costs in seconds, in the engine that
-// will run the child (DESIGN 6).
+// will run the child.
 #pragma once
 
 #include <cstdint>

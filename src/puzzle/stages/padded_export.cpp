@@ -46,7 +46,7 @@ at::Tensor grown(const at::Tensor& tensor, const std::vector<std::int64_t>& shap
   return larger;
 }
 
-// formats.md 7.6: head j of K is the old head j / (K / k). [k·E, …] -> [K·E, …]
+// docs/formats.md: head j of K is the old head j / (K / k). [k·E, …] -> [K·E, …]
 at::Tensor repeated_heads(const at::Tensor& tensor, std::int64_t head_dim, std::int64_t rows) {
   std::vector<std::int64_t> heads = tensor.sizes().vec();
   heads[0] /= head_dim;
@@ -158,7 +158,7 @@ class PaddedWriter {
     }
   }
 
-  // formats.md 7.2, see LinearFfnForm.
+  // docs/formats.md, see LinearFfnForm.
   void add_linear_as_ffn(const std::vector<NamedShape>& shapes, const at::Tensor& norm,
                          const at::Tensor& matrix) {
     const LinearFfnForm form = linear_ffn_form(dtype_of(type_));

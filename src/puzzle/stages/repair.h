@@ -1,4 +1,4 @@
-// Stage `repair`: a closed-form refit of an assembled child (DESIGN 8).
+// Stage `repair`: a closed-form refit of an assembled child.
 //
 // A variant was fitted to the parent's inputs, but in the child it gets those that its changed
 // predecessors make. Parent and child walk through the calibration tokens side by side, sub-block

@@ -2,7 +2,7 @@
 //
 // A stage takes plain options and inputs, returns a plain result, writes only below `folder`, and
 // never parses a command line, prints results or exits. Work that is done is recorded in `db` under
-// a key of everything it depends on; a stage looks there first (DESIGN 2).
+// a key of everything it depends on; a stage looks there first.
 #pragma once
 
 #include <cstdint>

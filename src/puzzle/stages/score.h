@@ -1,4 +1,4 @@
-// Stage `score`: the damage each variant does on its own in the parent (DESIGN 5; paper 4.2).
+// Stage `score`: the damage each variant does on its own in the parent (paper 4.2).
 #pragma once
 
 #include <cstdint>

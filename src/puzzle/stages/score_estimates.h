@@ -7,7 +7,7 @@
 
 namespace puzzle {
 
-// KL per token of one candidate, nats (DESIGN 5.2).
+// KL per token of one candidate, nats.
 struct SecondOrderEstimates {
   ScoreValue per_sequence;  // ½ E[(Σ_t a_t)²] / T: unbiased to second order, noisy
   ScoreValue per_token;     // ½ E[a_t²]: little noise, misses what positions have in common

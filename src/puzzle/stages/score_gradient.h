@@ -1,5 +1,5 @@
 // Method gradient: second-order estimates of all scores from a few backward passes through the
-// parent, with no forward pass per candidate (DESIGN 5.2).
+// parent, with no forward pass per candidate.
 #pragma once
 
 #include <string>

@@ -28,7 +28,7 @@ class ScoreTable {
 
   // Damage of a block in a layer: the exact score of that pair where there is one, else from its
   // halves' scores A and F (exact ones before estimates of method gradient, which are multiplied by
-  // the factor of their kind): A + F (DESIGN 5; paper 3.1), and where the pair and its halves were
+  // the factor of their kind): A + F (paper 3.1), and where the pair and its halves were
   // estimated A + F + 2 r √(A F), with the correlation r of the halves' effects that the three
   // estimates imply. The parent's own block is 0. Throws Error(kUsage) for a block whose halves
   // were not scored.

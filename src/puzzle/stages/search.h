@@ -1,4 +1,4 @@
-// Stage `search`: one block per layer under the budgets (DESIGN 7; paper section 5).
+// Stage `search`: one block per layer under the budgets (paper section 5).
 #pragma once
 
 #include <cstdint>

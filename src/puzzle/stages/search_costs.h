@@ -1,4 +1,4 @@
-// What a child costs, by the names that budgets use (DESIGN 6, 7).
+// What a child costs, by the names that budgets use.
 #pragma once
 
 #include <cstdint>

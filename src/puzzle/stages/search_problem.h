@@ -1,4 +1,4 @@
-// From scores and costs to the search's mixed-integer problem (DESIGN 7).
+// From scores and costs to the search's mixed-integer problem.
 #pragma once
 
 #include <vector>

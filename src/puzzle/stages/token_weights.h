@@ -1,4 +1,4 @@
-// What a token counts in closed-form fits (DESIGN 3), and sums of it over ranks.
+// What a token counts in closed-form fits, and sums of it over ranks.
 #pragma once
 
 #include <span>

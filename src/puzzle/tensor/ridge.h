@@ -2,7 +2,7 @@
 //
 // A fit looks for W [D, F] with x·Wᵀ ≈ y over tokens of weight w_t. All it needs of the tokens are
 // A = Σ w x xᵀ and C = Σ w x yᵀ, so memory does not grow with their number. The ridge is relative:
-// G = A + λ·mean(diag A)·I (DESIGN 3).
+// G = A + λ·mean(diag A)·I.
 //
 // Shape letters: N tokens, F features, D targets.
 #pragma once
@@ -59,7 +59,7 @@ struct RidgeFit {
 [[nodiscard]] RidgeFit solve_ridge(const Gram& gram, double lambda, const std::string& place);
 
 // The same, pulled towards the weights there are: W = W₀ + argmin_Δ Σ w‖(y − x·W₀ᵀ) − x·Δᵀ‖² +
-// ridge·‖Δ‖² (DESIGN 8). Returns W₀ itself, to rounding, where it fits already.
+// ridge·‖Δ‖². Returns W₀ itself, to rounding, where it fits already.
 [[nodiscard]] RidgeFit refit_ridge(const Gram& gram, const at::Tensor& current_DF, double lambda,
                                    const std::string& place);
 
