@@ -39,7 +39,10 @@ TokenBatch TokenBatch::to(const c10::Device& device) const {
 
 TokenPart::TokenPart(std::string name, std::shared_ptr<const TokenFile> file,
                      std::vector<std::int64_t> starts, Layout layout)
-    : name_(std::move(name)), file_(std::move(file)), starts_(std::move(starts)), layout_(layout) {
+    : name_(std::move(name)),
+      file_(std::move(file)),
+      starts_(std::move(starts)),
+      layout_(std::move(layout)) {
   const std::int64_t last_start = std::ssize(file_->tokens()) - layout_.window;
   for (const std::int64_t start : starts_) {
     PUZZLE_CHECK(start >= 0 && start <= last_start, "{}: a window at token {} of {}", name_, start,
