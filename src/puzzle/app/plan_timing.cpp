@@ -70,11 +70,13 @@ double TimedFilesPlan::scenarios_seconds() const {
 
 double TimedFilesPlan::prediction_seconds() const {
   const double stacks = static_cast<double>(recipe_.measure.widths) + kOtherStacks;
+  const std::vector<Workload> workloads = recipe_.scenarios.workloads();
+  const std::int64_t steps = predicted_steps(workloads, recipe_.measure.steps);
   double sum = 0.0;
   for (const std::int64_t batch : recipe_.scenarios.batch) {
     double call_s = 0.0;  // of one stack, all contexts
-    for (const std::int64_t prompt : predicted_contexts(recipe_.scenarios.workloads())) {
-      call_s += stack_share_ * call_seconds(batch * prompt, recipe_.measure.steps);
+    for (const std::int64_t prompt : predicted_contexts(workloads)) {
+      call_s += stack_share_ * call_seconds(batch * prompt, steps);
     }
     sum += kServerStartSeconds + timed_calls(recipe_.engine.timing, call_s) * call_s;
   }

@@ -235,7 +235,8 @@ void MeasureOptions::visit(OptionList& list) {
   list.add("stack_layers", stack_layers, Range<std::int64_t>{2, 1000},
            "Sub-blocks of one kind in a stack that is timed, so that fixed costs cancel.");
   list.add("steps", steps, Range<std::int64_t>{2, 1 << 20},
-           "Tokens generated per measurement in llama-server.");
+           "Tokens generated per measurement in llama-server; for scenarios a sixteenth of the "
+           "longest prompt where that is more.");
   list.add("widths", widths, Range<std::int64_t>{2, 1 << 16},
            "FFN widths that are timed, the smallest and the largest among them; the times of those "
            "between are interpolated.");

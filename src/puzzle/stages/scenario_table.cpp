@@ -23,6 +23,7 @@ namespace puzzle {
 namespace {
 
 constexpr std::int64_t kScenariosVersion = 1;
+constexpr std::int64_t kPromptTokensPerStep = 16;
 // CostModel takes a curve to be known up to a quarter beyond its last point.
 constexpr double kKnownBeyond = 1.25;
 
@@ -71,6 +72,7 @@ class Predictor {
     }
     measure_options.engine = "llama-server";
     measure_options.contexts = predicted_contexts(options.workloads());
+    measure_options.steps = predicted_steps(options.workloads(), measure_options.steps);
     scenario.batch = options.batch;
     // What is extrapolated is judged by these lengths.
     scenario.prompt_tokens = measure_options.contexts.front();
@@ -214,6 +216,10 @@ std::vector<std::int64_t> predicted_contexts(const std::vector<Workload>& worklo
     contexts.push_back(longest);
   }
   return contexts;
+}
+
+std::int64_t predicted_steps(const std::vector<Workload>& workloads, std::int64_t least) {
+  return std::max(least, predicted_contexts(workloads).back() / kPromptTokensPerStep);
 }
 
 void measure_scenarios(RunContext& context, const LoadedModel& parent,

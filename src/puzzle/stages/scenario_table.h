@@ -44,12 +44,16 @@ struct ScenarioModel {
 // Prompt lengths at which sub-blocks are timed for these workloads: each prompt's, and where the
 // longest sequence is well beyond them its own.
 [[nodiscard]] std::vector<std::int64_t> predicted_contexts(const std::vector<Workload>& workloads);
+// Steps behind each of them, at least `least`: reading a long prompt leaves time for few samples,
+// so that each has to say more of a step.
+[[nodiscard]] std::int64_t predicted_steps(const std::vector<Workload>& workloads,
+                                           std::int64_t least);
 
 // Times the models' own sub-blocks in llama-server with `measure_options` (engine and contexts are
-// ours), if predictions are asked for, then the files at every workload, and records
-// ThroughputRows. A workload that is recorded is not timed again, so a killed table goes on. Files
-// whose types are not those of `measure_options` are not predicted. Throws Error(kIo) if llama.cpp
-// cannot be run.
+// ours, and so are steps where prompts are long), if predictions are asked for, then the files at
+// every workload, and records ThroughputRows. A workload that is recorded is not timed again, so a
+// killed table goes on. Files whose types are not those of `measure_options` are not predicted.
+// Throws Error(kIo) if llama.cpp cannot be run.
 void measure_scenarios(RunContext& context, const LoadedModel& parent,
                        const std::vector<ScenarioModel>& models, const TokenPart& text,
                        const Scenario& scenario, const ScenarioTableOptions& options,
