@@ -208,13 +208,13 @@ class ExportChecker {
 LogProbDifference expected_difference(DType matrix) {
   switch (matrix) {
     case DType::kF32:
-      return {2e-3, 1e-7};
+      return {1e-2, 1e-7};
     case DType::kF16:
-      return {0.1, 1e-5};
+      return {0.5, 3e-5};
     case DType::kBF16:
-      return {0.7, 3e-4};
+      return {3.0, 1e-3};
     default:
-      return {6.0, 2e-2};
+      return {30.0, 5e-2};
   }
 }
 
