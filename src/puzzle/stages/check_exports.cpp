@@ -208,9 +208,9 @@ class ExportChecker {
 LogProbDifference expected_difference(DType matrix) {
   switch (matrix) {
     case DType::kF32:
-      return {1e-2, 1e-7};
+      return {2e-3, 1e-7};
     case DType::kF16:
-      return {0.5, 3e-5};
+      return {0.5, 1e-5};
     case DType::kBF16:
       return {3.0, 1e-3};
     default:

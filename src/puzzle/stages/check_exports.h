@@ -27,7 +27,7 @@ struct LogProbDifference {
 };
 
 // What rounding explains. llama.cpp rounds what it multiplies with a matrix to the matrix's kind:
-// to halves for F16 and BF16, to 8 bits for block types. Three to five times what SmolLM2-135M
+// to halves for F16 and BF16, to 8 bits for block types. Three times and more what SmolLM2-135M
 // shows on the worse of two texts: the largest difference, that of some improbable token, is five
 // times as large on one as on the other.
 [[nodiscard]] LogProbDifference expected_difference(DType matrix);
