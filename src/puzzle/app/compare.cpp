@@ -212,7 +212,6 @@ void check_cell_recipes(const CompareGrid& grid) {
 Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
                        const std::string& command) {
   Comparison comparison = head_of(grid);
-  check_cell_recipes(grid);  // a mistake in the last cell shows before the first one runs
   const Comparison earlier = communicator.is_first() ? recorded_compare(grid) : Comparison{};
   for (const CompareCell& cell : grid.cells) {
     log_info("compare: {}", cell.name);
@@ -239,18 +238,18 @@ Comparison recorded_compare(const CompareGrid& grid) {
   if (!std::filesystem::exists(file)) {
     return comparison;
   }
-  for (const Comparison& recorded : load_comparisons(RunDb(file, RunDbMode::kRead))) {
-    if (recorded.name != comparison.name) {
-      continue;
-    }
-    for (const CompareCell& cell : grid.cells) {
-      const ComparedCell head = cell_head(cell_recipe(grid, cell), cell);
-      if (const ComparedCell* found = find_key(recorded.cells, head.key)) {
-        comparison.cells.push_back(*found);
-        comparison.cells.back().name = head.name;
-        comparison.cells.back().reference = head.reference;
-        comparison.cells.back().settings = head.settings;
-      }
+  const std::vector<Comparison> all = load_comparisons(RunDb(file, RunDbMode::kRead));
+  const auto recorded = std::ranges::find(all, comparison.name, &Comparison::name);
+  if (recorded == all.end()) {
+    return comparison;
+  }
+  for (const CompareCell& cell : grid.cells) {
+    const ComparedCell head = cell_head(cell_recipe(grid, cell), cell);
+    if (const ComparedCell* found = find_key(recorded->cells, head.key)) {
+      comparison.cells.push_back(*found);
+      comparison.cells.back().name = head.name;
+      comparison.cells.back().reference = head.reference;
+      comparison.cells.back().settings = head.settings;
     }
   }
   return comparison;

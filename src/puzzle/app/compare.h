@@ -56,8 +56,9 @@ void check_cell_recipes(const CompareGrid& grid);
 
 // Runs the cells that are not done yet, in order. A cell that no child satisfies (exit code 5)
 // leaves an empty `kl_sums` and a warning. What there is after each cell is in run.db and on its
-// report page, with those that an earlier run left. Throws as check_cell_recipes and Pipeline, with
-// the cell's name. Cells are rank 0's; empty on others.
+// report page, with those that an earlier run left. Throws as Pipeline, with the cell's name; for a
+// mistake in the last cell only when its turn comes, so call check_cell_recipes before. Cells are
+// rank 0's; empty on others.
 [[nodiscard]] Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
                                      const std::string& command);
 

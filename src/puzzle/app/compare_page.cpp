@@ -45,11 +45,6 @@ std::string row_text(const Comparison& comparison, const ComparedCell& cell,
   return row + fmt::format(" {} |\n", human_seconds(cell.seconds));
 }
 
-const ComparedCell* find_cell(const Comparison& comparison, const std::string& name) {
-  const auto found = std::ranges::find(comparison.cells, name, &ComparedCell::name);
-  return found == comparison.cells.end() ? nullptr : &*found;
-}
-
 std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
   const std::vector<std::string> metrics = shown_metrics(comparison);
   std::string table = "| cell | KL | ratio | predicted | parameters |";
@@ -60,7 +55,7 @@ std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
   }
   table += " time |\n" + rule + " --- |\n";
   for (const CompareCell& cell : grid.cells) {
-    const ComparedCell* made = find_cell(comparison, cell.name);
+    const ComparedCell* made = comparison.find(cell.name);
     table += made == nullptr ? fmt::format("| {} | not run yet |\n", cell.name)
                              : row_text(comparison, *made, metrics);
   }
@@ -77,7 +72,7 @@ std::string settings_text(const CompareGrid& grid, const Comparison& comparison)
     text += fmt::format("- {}{}: {}", cell.name,
                         cell.reference.empty() ? "" : ", against " + cell.reference,
                         cell.settings.empty() ? "as that" : "`" + join(cell.settings, "; ") + "`");
-    if (const ComparedCell* made = find_cell(comparison, cell.name); made != nullptr) {
+    if (const ComparedCell* made = comparison.find(cell.name); made != nullptr) {
       text += made->budget.empty() ? "" : fmt::format(" ({})", made->budget);
       text += made->folder.empty() ? "" : fmt::format(", in `{}`", made->folder);
     }

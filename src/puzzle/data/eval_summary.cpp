@@ -72,7 +72,8 @@ EvalSummary summarize_scores(const EvalSet& set,
           .accuracy_per_byte = accuracy_per_byte.mean,
           .accuracy_per_byte_stderr = accuracy_per_byte.standard_error,
           .answer_nats = nats.mean,
-          .answer_nats_stderr = nats.standard_error};
+          .answer_nats_stderr = nats.standard_error,
+          .right = std::move(right)};
 }
 
 }  // namespace puzzle

@@ -44,10 +44,13 @@ std::optional<SumRatio> ComparedCell::kl_ratio_to(const ComparedCell& other) con
   return ratio_of_sums(kl_sums, other.kl_sums);
 }
 
-const ComparedCell* Comparison::reference_of(const ComparedCell& cell) const {
-  const auto found = std::ranges::find(cells, cell.reference.empty() ? reference : cell.reference,
-                                       &ComparedCell::name);
+const ComparedCell* Comparison::find(const std::string& cell_name) const {
+  const auto found = std::ranges::find(cells, cell_name, &ComparedCell::name);
   return found == cells.end() ? nullptr : &*found;
+}
+
+const ComparedCell* Comparison::reference_of(const ComparedCell& cell) const {
+  return find(cell.reference.empty() ? reference : cell.reference);
 }
 
 Json to_json(const ComparedCell& cell) {

@@ -45,6 +45,8 @@ struct Comparison {
   std::string reference;   // name of the cell that those without another are compared with
   std::vector<ComparedCell> cells;
 
+  // Null where there is none of that name.
+  [[nodiscard]] const ComparedCell* find(const std::string& cell_name) const;
   // What `cell` is compared with. Null as long as that is not there.
   [[nodiscard]] const ComparedCell* reference_of(const ComparedCell& cell) const;
 };

@@ -37,6 +37,16 @@ std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,
   return key.key();
 }
 
+// Rows bear the set's name, so that of the same questions under another name are others.
+template <class Set>
+std::string rows_content(const char* kind, const Set& set) {
+  return KeyBuilder()
+      .add("rows", kQuestionRowsVersion)
+      .add(kind, set.content_key)
+      .add("task", set.name)
+      .key();
+}
+
 std::string units_key(const std::string& rows_key) {
   return KeyBuilder().add("units of", rows_key).key();
 }
@@ -110,11 +120,7 @@ class Evaluator {
   std::string long_text(const LongTextSet& set) {
     const auto samples = std::ssize(set.samples);
     Progress progress("evaluate: " + set.name, samples * std::ssize(models_), "texts");
-    const std::string content = KeyBuilder()
-                                    .add("rows", kQuestionRowsVersion)
-                                    .add("long text", set.content_key)
-                                    .add("task", set.name)
-                                    .key();
+    const std::string content = rows_content("long text", set);
     add_missing(
         content, samples, progress,
         [&](const ModelWeights& model) {
@@ -157,14 +163,8 @@ class Evaluator {
       rows += std::ssize(question.choices);
     }
     Progress progress("evaluate: " + set.name, rows * std::ssize(models_), "choices");
-    // Rows bear the set's name, so that of the same questions under another name are others.
-    const std::string content = KeyBuilder()
-                                    .add("rows", kQuestionRowsVersion)
-                                    .add("set", set.content_key)
-                                    .add("task", set.name)
-                                    .key();
     add_missing(
-        content, rows, progress,
+        rows_content("set", set), rows, progress,
         [&](const ModelWeights& model) {
           return score_questions(context_, model, parent_.geometry, set, progress);
         },

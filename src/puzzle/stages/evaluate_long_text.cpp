@@ -143,15 +143,6 @@ class GroupAnswers {
   at::Tensor first_logits_;  // [B, V]
 };
 
-std::vector<double> differences(const std::vector<double>& values,
-                                const std::vector<double>& others) {
-  std::vector<double> result;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    result.push_back(values[i] - others[i]);
-  }
-  return result;
-}
-
 // Mean of one metric over rows of several tasks; count is the sum of theirs, 0 without any.
 RatioOfSums::Result mean_over_tasks(const std::vector<EvaluationRow>& rows,
                                     const std::string& metric) {

@@ -40,16 +40,6 @@ void sum_over_ranks(Communicator& communicator, QuestionScores& scores) {
   }
 }
 
-bool is_right(const EvalSet& set, std::size_t q, const std::vector<ChoiceScore>& choices) {
-  if (set.kind == EvalKind::kLastWord) {
-    return choices.front().is_greedy;
-  }
-  const auto best = std::max_element(
-      choices.begin(), choices.end(),
-      [](const auto& a, const auto& b) { return a.log_likelihood < b.log_likelihood; });
-  return best - choices.begin() == set.questions[q].answer;
-}
-
 }  // namespace
 
 QuestionScores score_questions(RunContext& context, const ModelWeights& model,
@@ -111,14 +101,9 @@ std::vector<EvaluationRow> question_rows(const EvalSet& set, const QuestionScore
   }
   writer.add("answer_nats", summary.answer_nats, summary.answer_nats_stderr, summary.num_questions);
   if (parent != nullptr) {
-    std::vector<double> differences;
-    for (std::size_t q = 0; q < scores.size(); ++q) {
-      differences.push_back(static_cast<double>(is_right(set, q, scores[q])) -
-                            static_cast<double>(is_right(set, q, (*parent)[q])));
-    }
-    const SampleMean less = mean_of_samples(differences);
-    writer.add("accuracy_minus_parent", less.mean, less.standard_error, summary.num_questions);
     const EvalSummary before = summarize_scores(set, *parent);
+    const SampleMean less = mean_of_samples(differences(summary.right, before.right));
+    writer.add("accuracy_minus_parent", less.mean, less.standard_error, summary.num_questions);
     if (before.accuracy > 0) {
       writer.add(
           "retention", summary.accuracy / before.accuracy,

@@ -1,8 +1,11 @@
 // What the parts of `evaluate` share: rows made of ratios with standard errors.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +15,14 @@
 #include "puzzle/stages/ratio_of_sums.h"
 
 namespace puzzle {
+
+// value − other, sample by sample; both of one length.
+[[nodiscard]] inline std::vector<double> differences(const std::vector<double>& values,
+                                                     const std::vector<double>& others) {
+  std::vector<double> result;
+  std::ranges::transform(values, others, std::back_inserter(result), std::minus());
+  return result;
+}
 
 // Rows of one model on one task. add() throws Error(kNumeric) for a value that is not a number.
 class EvaluationRowWriter {
