@@ -22,6 +22,8 @@ class Validate : public ::testing::Test {
     write_text_file(folder_ / "text.txt", "Once upon a time.");
     set("data.sources=[" + (folder_ / "text.txt").string() + "]");
     set("data.window=64");
+    set("scenario.prompt_tokens=64");
+    set("scenario.generated_tokens=64");
     set("model=" + (folder_ / "parent").string());
     spec_ = test::tiny_spec();
   }
@@ -179,7 +181,10 @@ TEST_F(Validate, AFolderMustHoldEveryVariantOfTheSearchSpace) {
 TEST_F(Validate, NothingRunsBeyondAContextThatEndsEarly) {
   set("scenario.prompt_tokens=100");
   set("scenario.generated_tokens=29");
-  EXPECT_NO_THROW(validate(recipe_, spec_));  // the file promises no more than its 128 tokens
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "scenario: 129 tokens of prompt and answer, the parent's context 128");
+  set("throughput.enabled=false");  // llama.cpp is not asked to go there
+  EXPECT_NO_THROW(validate(recipe_, spec_));
   limit_context(spec_, 128, kSlidingWindowLimit);
   EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
                       "scenario: 129 tokens of prompt and answer, the parent's context 128: beyond "

@@ -160,6 +160,9 @@ TEST(TokenSplit, MixesByWeightsIfAsked) {
   corpus.options.mixture = "tokens";
   EXPECT_PUZZLE_ERROR((void)split_tokens(corpus.load(), corpus.options), ErrorKind::kUsage,
                       "has a weight, but data.mixture is tokens");
+  corpus.options.mixture = "stream";
+  EXPECT_PUZZLE_ERROR((void)split_tokens(corpus.load(), corpus.options), ErrorKind::kUsage,
+                      "has a weight, but data.mixture is stream");
 }
 
 TEST(TokenSplit, MixesAnyBeginningLikeTheWhole) {

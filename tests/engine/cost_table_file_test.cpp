@@ -86,7 +86,7 @@ TEST(CostTableFile, RefusesBrokenTablesByRow) {
       {with(", \"seconds\": 0.5", ""), "row 1: \"seconds\" is missing"},
       {with("0.5", "0.5, \"p10_s\": 0.6"), "do not enclose seconds 0.5"},
       {with("0.5", "0.5, \"p90_s\": 0.4"), "do not enclose"},
-      {with("0.5", "0.5, \"sample\": 4"), "unknown key \"sample\"; meant \"samples\"?"},
+      {with("0.5", "0.5, \"sample\": 4"), "unknown key \"sample\"; did you mean samples?"},
       {with("0.5", "0.5, \"samples\": -4"), "\"samples\" is -4"},
   };
   for (const BadTable& bad : cases) {

@@ -1,5 +1,8 @@
 #include "puzzle/mip/solver.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
 
 #include <gmock/gmock.h>
@@ -288,6 +291,38 @@ TEST(Solver, TimeLimitLeavesAnHonestGap) {
     EXPECT_EQ(result.status, SolveStatus::kUnknown);
     EXPECT_TRUE(result.solutions.empty());
   }
+}
+
+// One that a time limit stopped before it knew any bound.
+class BoundlessSolver final : public Solver {
+ protected:
+  [[nodiscard]] Answer solve_one(const Problem& /*problem*/,
+                                 const std::vector<Assignment>& /*earlier*/,
+                                 const SolveOptions& /*options*/) const override {
+    return {SolveStatus::kFeasible, {1, 1}, -std::numeric_limits<double>::infinity()};
+  }
+};
+
+TEST(Solver, WithoutABoundTheBestOfEveryLayerIsOne) {
+  const Problem problem = two_layers();
+  const SolveResult result = BoundlessSolver().solve(problem);
+  ASSERT_EQ(result.solutions.size(), 1U);
+  double best = 0.0;
+  for (const auto& choices : problem.layers) {
+    best += std::ranges::min(choices, {}, &Choice::score).score;
+  }
+  EXPECT_EQ(result.solutions[0].bound, best);
+  EXPECT_TRUE(std::isfinite(result.solutions[0].gap));
+  EXPECT_FALSE(result.solutions[0].proven);
+}
+
+TEST(Solver, ExplainsOnlyIfAsked) {
+  Problem problem = two_layers();
+  problem.budgets[0].at_least = 500.0;
+  problem.budgets[0].at_most.reset();
+  const SolveResult result = HighsSolver().solve(problem, {.explain = false});
+  EXPECT_EQ(result.status, SolveStatus::kInfeasible);
+  EXPECT_FALSE(result.infeasibility.has_value());
 }
 
 TEST(Solver, InfeasibleNamesTheBudgetAndWhatIsAttainable) {

@@ -290,7 +290,6 @@ void add_distillation(RunDb& db, const SyntheticRun& run) {
     const double done = static_cast<double>(step) / static_cast<double>(steps);
     const double kl = 0.243 + 0.075 * std::pow(1 - done, 1.7);
     add("kl", step, kl * (0.9 + 0.2 * noise(fmt::format("kl {}", step))));
-    add("cosine", step, 0.031 - 0.012 * done + 0.002 * noise(fmt::format("cos {}", step)));
     add("learning_rate", step, 3e-4 * (1 - done));
     if (step % (steps / 6) == 0) {
       add("heldout_kl", step, kl);

@@ -12,6 +12,7 @@
 #include "stages/child_run.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
+#include "support/thread_group.h"
 
 namespace puzzle {
 namespace {
@@ -130,6 +131,33 @@ TEST(CompressParent, LowRankKeepsTheShareAskedForAndMoreIsBetter) {
   }
   EXPECT_LT(kl[1], kl[0]);
   EXPECT_GT(kl[1], 0.0);
+}
+
+TEST(CompressParent, ARankWithoutWindowsSumsAlong) {
+  CompressRun run;
+  CompressOptions options;
+  options.method = "wanda-2of4";
+  options.num_tokens = run.calibration->window();
+  const ModelWeights one = load_model(run.run(options).folder, at::kFloat);
+  test::ThreadGroup::run(2, [&](Communicator& communicator) {
+    const std::filesystem::path folder =
+        run.folder / ("rank" + std::to_string(communicator.rank()) + "-of-two");
+    test::Elsewhere own(communicator, folder);
+    const CompressResult result =
+        compress_parent(own.context, run.parent, "child", *run.calibration, options);
+    if (communicator.is_first()) {
+      const ModelWeights two = load_model(result.folder, at::kFloat);
+      EXPECT_TRUE(at::equal(two.layers[1].ffn.down, one.layers[1].ffn.down));
+    }
+  });
+}
+
+TEST(CompressParent, KeptMeansNothingToWanda) {
+  CompressRun run;
+  CompressOptions options;
+  options.method = "wanda-2of4";
+  options.kept = 0.3;
+  EXPECT_PUZZLE_ERROR((void)run.run(options), ErrorKind::kUsage, "compress.kept has no effect");
 }
 
 TEST(CompressParent, IsMadeOnceAndAgainForOtherOptions) {

@@ -302,6 +302,10 @@ TEST(DistillChild, CurvesAreThoseOfTheCurrentOptions) {
   EXPECT_EQ(points["heldout_kl"], 5);
   EXPECT_EQ(points["loss"], 4);
   EXPECT_EQ(points["kl"], 4);
+  options.kl_weight = 0.0;  // no KL is computed in training
+  (void)run.run(options);
+  EXPECT_TRUE(std::ranges::none_of(run.db.curves(),
+                                   [](const CurveRow& row) { return row.metric == "kl"; }));
 }
 
 TEST(DistillChild, CheckpointedLayersTrainAlike) {

@@ -266,6 +266,7 @@ TEST(Evaluate, MultipleChoiceAndLastWord) {
   run.options.last_word = {run.write("words.txt", texts)};
   (void)run.run({{"child", "child-key", &run.child}});
   const auto rows = by_name(run.db);
+  std::map<std::string, std::vector<double>> all_right_per_byte;
   for (const auto& [name, model] :
        {std::pair<std::string, const ModelWeights*>{"parent", &run.parent.weights},
         {"child", &run.child}}) {
@@ -290,7 +291,8 @@ TEST(Evaluate, MultipleChoiceAndLastWord) {
         best_per_byte = per_byte(last) > per_byte(best_per_byte) ? last : best_per_byte;
       }
       right += best == question.answer ? 1.0 : 0.0;
-      right_per_byte += best_per_byte == question.answer ? 1.0 : 0.0;
+      all_right_per_byte[name].push_back(best_per_byte == question.answer ? 1.0 : 0.0);
+      right_per_byte += all_right_per_byte[name].back();
     }
     EXPECT_DOUBLE_EQ(rows.at({name, "choice", "accuracy"}).value, right / 30.0) << name;
     EXPECT_DOUBLE_EQ(rows.at({name, "choice", "accuracy_norm"}).value, right_per_byte / 30.0);
@@ -303,6 +305,21 @@ TEST(Evaluate, MultipleChoiceAndLastWord) {
     EXPECT_DOUBLE_EQ(rows.at({name, "words", "accuracy"}).value, greedy / 30.0) << name;
     EXPECT_FALSE(rows.contains({name, "words", "accuracy_norm"}));
   }
+  // Paired by question.
+  double sum = 0.0;
+  double squares = 0.0;
+  for (std::size_t q = 0; q < questions.size(); ++q) {
+    const double less = all_right_per_byte["child"][q] - all_right_per_byte["parent"][q];
+    sum += less;
+    squares += less * less;
+  }
+  const EvaluationRow& less = rows.at({"child", "choice", "accuracy_norm_minus_parent"});
+  EXPECT_NEAR(less.value, sum / 30.0, 1e-12);
+  EXPECT_NEAR(less.standard_error, std::sqrt((squares - sum * sum / 30.0) / 29.0 / 30.0), 1e-12);
+  EXPECT_NEAR(rows.at({"child", "choice", "answer_nats_minus_parent"}).value,
+              rows.at({"child", "choice", "answer_nats"}).value -
+                  rows.at({"parent", "choice", "answer_nats"}).value,
+              1e-12);
 }
 
 TEST(Evaluate, FinishedWorkIsNotDoneAgain) {

@@ -144,6 +144,8 @@ TEST(ScenarioTable, SubblocksAreTimedAtEveryPromptAndWhereTheLongestEnds) {
               ElementsAre(128, 2048));
   EXPECT_THAT(predicted_contexts({{1, 128, 4096}, {1, 2048, 128}}), ElementsAre(128, 2048, 4224));
   EXPECT_THAT(predicted_contexts({{1, 128, 16}}), ElementsAre(128, 144));
+  // A short line does not reach far.
+  EXPECT_THAT(predicted_contexts({{1, 1900, 128}, {1, 2048, 512}}), ElementsAre(1900, 2048, 2560));
   EXPECT_EQ(predicted_steps({{1, 2048, 128}, {4, 128, 128}}, 32), 128);
   EXPECT_EQ(predicted_steps({{1, 128, 128}}, 32), 32);
 }

@@ -135,14 +135,24 @@ Pipeline::Pipeline(const Recipe& complete_recipe, std::string child_name, bool i
   space_ = make_search_space(recipe_.search_space, parent_->weights.spec);
   if (communicator.is_first()) {
     record_facts(command);
-    (void)load_token_file(folder / "data", recipe_.data, *parent_->tokenizer);
   }
-  communicator.barrier();
-  parts_ = std::make_unique<TokenParts>(split_tokens(
-      load_token_file(folder / "data", recipe_.data, *parent_->tokenizer), recipe_.data));
+  parts_ = std::make_unique<TokenParts>(split_tokens(token_file(communicator), recipe_.data));
 }
 
 Pipeline::~Pipeline() = default;
+
+// Rank 0 makes it, if it is not there.
+std::shared_ptr<const TokenFile> Pipeline::token_file(Communicator& communicator) const {
+  const auto load = [&] {
+    return load_token_file(context_->folder / "data", recipe_.data, *parent_->tokenizer);
+  };
+  std::shared_ptr<const TokenFile> file;
+  if (communicator.is_first()) {
+    file = load();
+  }
+  communicator.barrier();
+  return file ? file : load();
+}
 
 bool Pipeline::is_finished(const RunDb& db) { return !db.meta(kFinishedFact).value_or("").empty(); }
 

@@ -229,7 +229,8 @@ void Pipeline::throughput_stage() {
                        const Architecture& layers) {
     TimedFile timed{name, file, std::nullopt, child->batch};
     // Another engine's times, or those of other types, say nothing about this file in llama.cpp.
-    if (measured_.engine == "llama-server" &&
+    // Rank 0 has the times, and times the files.
+    if (context_->communicator.is_first() && measured_.engine == "llama-server" &&
         is_stored_as(file,
                      deployed_types(recipe_.measure.types, recipe_.scenario, parent_->path))) {
       timed.prediction = CostModel(measured_.rows, "measured costs")

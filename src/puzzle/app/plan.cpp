@@ -14,6 +14,7 @@
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/search_budgets.h"
 #include "puzzle/stages/search_check.h"
+#include "puzzle/stages/second_order.h"
 #include "puzzle/stages/weight_types.h"
 #include "puzzle/tensor/device.h"
 
@@ -183,7 +184,14 @@ class Planner {
   void add_score() {
     const std::int64_t tokens = tokens_used(recipe_.score.num_tokens, recipe_.data.scoring_tokens);
     const Work work = score_work(recipe_, parent_, space_);
-    const HeldBytes states = held_bytes(parent_, 2 * tokens, INT64_MAX / (1 << 20));
+    // Exact scores hold states of all tokens, estimates those of a batch at every layer.
+    const bool estimates = recipe_.score.method == "hybrid" || recipe_.score.method == "gradient";
+    const std::int64_t batch_tokens =
+        std::min(tokens, recipe_.score.batch_windows * recipe_.data.window);
+    const std::int64_t held = std::max(
+        2 * tokens,
+        estimates ? batch_tokens * (parent_.num_layers() + 2 * kSecondOrderBlocksAtOnce) : 0);
+    const HeldBytes states = held_bytes(parent_, held, INT64_MAX / (1 << 20));
     add("score", {.tokens = tokens,
                   .flops = work.flops(),
                   .memory_bytes = weights_ + states.memory + largest_layer_ +
@@ -234,11 +242,19 @@ class Planner {
     const std::int64_t tokens = repair_tokens(recipe_);
     const HeldBytes held = held_bytes(parent_, 2 * (tokens + recipe_.data.validation_tokens),
                                       2 * recipe_.repair.state_memory_mib);
-    add(name, {.tokens = count * tokens,
-               .flops = work.flops(),
-               .memory_bytes = weights_ + child_bytes() + held.memory,
-               .disk_bytes = child_bytes() + held.disk,
-               .seconds = seconds(work)});
+    double widest = 0.0;  // what enters a sub-block's output matrix is kept if it fits
+    for (const BlockSpec& block : parent_.layers) {
+      widest = std::max(widest, static_cast<double>(block.ffn.width));
+    }
+    const double features = static_cast<double>(tokens) * widest * kFp32Bytes;
+    const double limit = 2.0 * static_cast<double>(recipe_.repair.state_memory_mib) * kMib;
+    add(name,
+        {.tokens = count * tokens,
+         .flops = work.flops(),
+         .memory_bytes = weights_ + child_bytes() +
+                         (held.memory + features <= limit ? held.memory + features : held.memory),
+         .disk_bytes = child_bytes() + held.disk,
+         .seconds = seconds(work)});
   }
 
   void add_distill_child(const char* name, std::int64_t count) {

@@ -90,11 +90,17 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
   const EvaluateOptions& evaluate = recipe.evaluate;
   const bool questions = !evaluate.minimal_pairs.empty() || !evaluate.multiple_choice.empty() ||
                          !evaluate.last_word.empty();
+  const bool nested_widths = recipe.distill_blocks.widths != "separate";
+  const std::string separate = "distill_blocks.widths is separate";
   std::vector<Effect> effects = {
       {"data.marker", recipe.data.split == "marker", "data.split is " + recipe.data.split},
       {"init_library.token_weights", fitted, "init_library.init is paper"},
       {"init_library.lambda", fitted, "init_library.init is paper"},
       {"distill_blocks.", recipe.train_blocks, "train_blocks is false"},
+      {"distill_blocks.widths_per_step", nested_widths, separate},
+      {"distill_blocks.nested_learning_rate", nested_widths, separate},
+      {"distill_child.cosine_over", recipe.distill_child.cosine_weight > 0.0,
+       "distill_child.cosine_weight is 0"},
       {"repair.", recipe.repair_child, "repair_child is false"},
       {"distill_child.", recipe.train_child, "train_child is false"},
       {"repair_trained", recipe.train_child && recipe.repair_child,

@@ -115,12 +115,17 @@ class Validator {
     }
   }
 
-  // Costs of tokens beyond a context that this program cut would be those of another model.
+  // Costs of tokens beyond a context that this program cut would be those of another model, and
+  // llama.cpp goes beyond no model's.
   void check_scenario() {
     const std::int64_t tokens = recipe_.scenario.prompt_tokens + recipe_.scenario.generated_tokens;
-    if (!parent_.context_limit.empty() && tokens > parent_.context_length) {
-      add(fmt::format("scenario: {} tokens of prompt and answer, the parent's context {}{}", tokens,
-                      parent_.context_length, context_limit()));
+    const bool runs =
+        recipe_.throughput.enabled && gguf_format_target(recipe_.export_child.formats);
+    if ((runs || !parent_.context_limit.empty()) && tokens > parent_.context_length) {
+      add(
+          fmt::format("scenario: {} tokens of prompt and answer, the parent's context {}{}; "
+                      "lower scenario.prompt_tokens or generated_tokens",
+                      tokens, parent_.context_length, context_limit()));
     }
   }
 

@@ -66,9 +66,11 @@ struct PartCost {
 //
 // With B sequences, T new tokens behind C cached ones, N = B T, and causal attention in which new
 // token t (1-based) looks at C + t positions, so that a sequence has S = T C + T (T + 1) / 2 pairs:
-//   gqa(k)     4 N D E (H + k) + 4 B S H E      q, o: 2·2NDHE; k, v: 2·2NDkE; scores, values:
-//   2·2SHE swiglu(w)  6 N D w linear     2 N D² head       2 B M D V                        M =
-//   positions whose logits are wanted
+// - gqa(k): 4 N D E (H + k) + 4 B S H E (q, o: 2·2NDHE; k, v: 2·2NDkE; scores, values: 2·2SHE)
+// - swiglu(w): 6 N D w
+// - linear: 2 N D²
+// - head: 2 B M D V, with M positions whose logits are wanted
+//
 // A step of generation at context length c is {.new_tokens = 1, .cached_tokens = c}.
 //
 // All throw Error(kUsage) for counts that are negative or absurd (more than 2^32 sequences, 2^27

@@ -15,11 +15,6 @@
 namespace puzzle {
 namespace {
 
-const Json* config_member(const Json& config, const char* key) {
-  const auto member = config.find(key);
-  return member == config.end() || member->is_null() ? nullptr : &*member;
-}
-
 // Keys that change the function computed unless they are absent, null or false.
 constexpr std::array kRefusedFlags = {
     "bias",
@@ -37,7 +32,7 @@ constexpr std::array kRefusedScales = {"partial_rotary_factor", "embedding_multi
 
 void refuse_quantized(const Json& config, const std::string& place) {
   for (const char* key : {"quantization_config", "compression_config"}) {
-    const Json* quantization = config_member(config, key);
+    const Json* quantization = find_json_member(config, key);
     if (quantization == nullptr) {
       continue;
     }
@@ -60,7 +55,7 @@ void refuse_unsupported(const Json& config, const std::string& place) {
     }
   }
   for (const char* key : kRefusedFlags) {
-    const Json* value = config_member(config, key);
+    const Json* value = find_json_member(config, key);
     if (value != nullptr && *value != Json(false) && !value->empty()) {
       fail(ErrorKind::kFormat, "{}: {} = {} is not supported", place, key, value->dump());
     }
@@ -70,7 +65,7 @@ void refuse_unsupported(const Json& config, const std::string& place) {
       fail(ErrorKind::kFormat, "{}: {} = {} is not supported, expected 1", place, key, value);
     }
   }
-  if (const Json* rotated = config_member(config, "no_rope_layers"); rotated != nullptr) {
+  if (const Json* rotated = find_json_member(config, "no_rope_layers"); rotated != nullptr) {
     if (!std::all_of(rotated->begin(), rotated->end(),
                      [](const Json& v) { return v == Json(1); })) {
       fail(ErrorKind::kFormat,
@@ -80,7 +75,7 @@ void refuse_unsupported(const Json& config, const std::string& place) {
 }
 
 std::vector<std::int64_t> parse_eos(const Json& config, const std::string& place) {
-  const Json* value = config_member(config, "eos_token_id");
+  const Json* value = find_json_member(config, "eos_token_id");
   if (value == nullptr) {
     return {};
   }
@@ -100,7 +95,7 @@ std::vector<std::int64_t> parse_eos(const Json& config, const std::string& place
 
 std::int64_t parse_head_dim(const Json& config, const HfFamily& family, const ModelSpec& spec,
                             const std::string& place) {
-  if (config_member(config, "head_dim") != nullptr) {
+  if (find_json_member(config, "head_dim") != nullptr) {
     return json_int(config, "head_dim", place);
   }
   if (family.head_dim != 0) {
@@ -131,7 +126,7 @@ void parse_context(const Json& config, const HfFamily& family, const std::string
 
 // What hf_config_writer.cpp wrote for this program alone.
 void parse_own_object(const Json& config, const std::string& place, ModelSpec& spec) {
-  const Json* own = config_member(config, "puzzle");
+  const Json* own = find_json_member(config, "puzzle");
   if (own == nullptr || !own->is_object()) {
     return;
   }
@@ -142,7 +137,8 @@ void parse_own_object(const Json& config, const std::string& place, ModelSpec& s
       json_bool(*own, "attention_output_bias", own_place, spec.attention_output_bias);
   spec.qk_norm = json_bool(*own, "qk_norm", own_place, spec.qk_norm);
   spec.context_limit = json_string(*own, "context_limit", own_place, spec.context_limit);
-  if (const Json* divisors = config_member(*own, "rope_frequency_divisors"); divisors != nullptr) {
+  if (const Json* divisors = find_json_member(*own, "rope_frequency_divisors");
+      divisors != nullptr) {
     if (!divisors->is_array() || !std::all_of(divisors->begin(), divisors->end(),
                                               [](const Json& v) { return v.is_number(); })) {
       fail(ErrorKind::kFormat, "{}: rope_frequency_divisors is no list of numbers", own_place);
@@ -154,7 +150,7 @@ void parse_own_object(const Json& config, const std::string& place, ModelSpec& s
 }  // namespace
 
 std::string hf_config_dtype(const Json& config, const std::string& place) {
-  const char* key = config_member(config, "torch_dtype") != nullptr ? "torch_dtype" : "dtype";
+  const char* key = find_json_member(config, "torch_dtype") != nullptr ? "torch_dtype" : "dtype";
   std::string dtype = json_string(config, key, place, "float32");
   if (dtype.starts_with("torch.")) {
     dtype = dtype.substr(6);

@@ -49,13 +49,8 @@ constexpr std::array<HfFamily, 6> kFamilies = {{
 }};
 constexpr std::int64_t kFirstWindowLayer = 28;  // max_window_layers where the key is absent
 
-const Json* family_member(const Json& config, const char* key) {
-  const auto member = config.find(key);
-  return member == config.end() || member->is_null() ? nullptr : &*member;
-}
-
 std::string architecture_name(const Json& config, const std::string& place) {
-  const Json* names = family_member(config, "architectures");
+  const Json* names = find_json_member(config, "architectures");
   if (names == nullptr) {
     return "";
   }
@@ -133,7 +128,7 @@ std::optional<std::int64_t> parse_sliding_window(const Json& config, const HfFam
   std::int64_t window = config.contains("sliding_window")
                             ? json_int(config, "sliding_window", place, 0)
                             : family.sliding_window;
-  const bool is_null = window == 0 && family_member(config, "sliding_window") == nullptr;
+  const bool is_null = window == 0 && find_json_member(config, "sliding_window") == nullptr;
   if (!is_null && window < 1) {
     fail(ErrorKind::kFormat, "{}: sliding_window is {}, expected null or at least 1", place,
          window);
@@ -141,7 +136,7 @@ std::optional<std::int64_t> parse_sliding_window(const Json& config, const HfFam
   if (!json_bool(config, "use_sliding_window", place, !family.window_takes_a_flag)) {
     window = 0;
   }
-  const Json* types = family_member(config, "layer_types");
+  const Json* types = find_json_member(config, "layer_types");
   const bool named = types != nullptr && has_sliding_layer(*types, place);
   if (named && window == 0) {
     fail(ErrorKind::kFormat,

@@ -13,11 +13,6 @@
 namespace puzzle {
 namespace {
 
-const Json* layers_member(const Json& object, const char* key) {
-  const auto member = object.find(key);
-  return member == object.end() || member->is_null() ? nullptr : &*member;
-}
-
 AttentionSpec checked_gqa(std::int64_t kv_heads, const ModelSpec& spec, const std::string& what) {
   if (kv_heads < 1 || spec.num_heads % kv_heads != 0) {
     fail(ErrorKind::kFormat, "{} is {}, expected a divisor of num_attention_heads {}", what,
@@ -97,7 +92,7 @@ void parse_per_layer_config(const Json& overrides, const ModelSpec& spec, const 
              layer_place, key);
       }
     }
-    if (const Json* parts = layers_member(changes, "skip"); parts != nullptr) {
+    if (const Json* parts = find_json_member(changes, "skip"); parts != nullptr) {
       skip_parts(*parts, layer_place, block);  // wins over sizes given beside it
     }
   }
@@ -117,9 +112,9 @@ std::int64_t parse_hf_count(const Json& object, const char* key, std::int64_t mo
 Architecture parse_hf_layers(const Json& config, const HfFamily& family, const ModelSpec& spec,
                              const std::string& place) {
   const std::int64_t num_layers = parse_hf_count(config, "num_hidden_layers", kMaxLayers, place);
-  const Json* overrides = layers_member(config, "per_layer_config");
-  const Json* kv_heads = layers_member(config, "num_key_value_heads_per_layer");
-  if (family.needs_block_configs || layers_member(config, "block_configs") != nullptr) {
+  const Json* overrides = find_json_member(config, "per_layer_config");
+  const Json* kv_heads = find_json_member(config, "num_key_value_heads_per_layer");
+  if (family.needs_block_configs || find_json_member(config, "block_configs") != nullptr) {
     if (overrides != nullptr || kv_heads != nullptr) {
       fail(ErrorKind::kFormat,
            "{}: block_configs beside per_layer_config or num_key_value_heads_per_layer, expected "

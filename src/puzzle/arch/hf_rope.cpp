@@ -20,17 +20,12 @@ struct RopeSource {
   std::string place;
 };
 
-const Json* rope_member(const Json& object, const char* key) {
-  const auto member = object.find(key);
-  return member == object.end() || member->is_null() ? nullptr : &*member;
-}
-
 RopeSource find_rope_source(const Json& config, const std::string& place) {
   const char* key = "rope_parameters";
-  const Json* values = rope_member(config, key);
+  const Json* values = find_json_member(config, key);
   if (values == nullptr) {
     key = "rope_scaling";
-    values = rope_member(config, key);
+    values = find_json_member(config, key);
   }
   if (values == nullptr) {
     return {};
@@ -46,7 +41,7 @@ RopeSource find_rope_source(const Json& config, const std::string& place) {
            source.place, name, name);
     }
   }
-  if (const Json* nested = rope_member(*values, "full_attention"); nested != nullptr) {
+  if (const Json* nested = find_json_member(*values, "full_attention"); nested != nullptr) {
     source = {nested, source.place + ".full_attention"};
   }
   return source;
@@ -64,7 +59,7 @@ double yarn_attention_factor(const RopeSource& source, double factor) {
   const double given = json_double(*source.values, "attention_factor", source.place, 0.0);
   const double mscale = json_double(*source.values, "mscale", source.place, 0.0);
   const double mscale_all = json_double(*source.values, "mscale_all_dim", source.place, 0.0);
-  if (rope_member(*source.values, "attention_factor") != nullptr) {
+  if (find_json_member(*source.values, "attention_factor") != nullptr) {
     return given;
   }
   if (mscale == 0.0 || mscale_all == 0.0) {
@@ -77,7 +72,7 @@ double yarn_attention_factor(const RopeSource& source, double factor) {
 }
 
 std::vector<float> parse_divisors(const RopeSource& source) {
-  const Json* values = rope_member(*source.values, "divisors");
+  const Json* values = find_json_member(*source.values, "divisors");
   if (values == nullptr || !values->is_array()) {
     fail(ErrorKind::kFormat, "{}: \"divisors\" is missing, expected a list of numbers",
          source.place);

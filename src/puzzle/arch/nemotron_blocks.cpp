@@ -15,13 +15,8 @@ namespace {
 
 constexpr std::int64_t kFfnMultStep = 256;
 
-const Json* block_member(const Json& object, const char* key) {
-  const auto member = object.find(key);
-  return member == object.end() || member->is_null() ? nullptr : &*member;
-}
-
 const Json& sub_block(const Json& block, const char* key, const std::string& place) {
-  const Json* member = block.is_object() ? block_member(block, key) : nullptr;
+  const Json* member = block.is_object() ? find_json_member(block, key) : nullptr;
   if (member == nullptr || !member->is_object()) {
     fail(ErrorKind::kFormat, "{}: \"{}\" is missing or no object", place, key);
   }
@@ -32,7 +27,7 @@ const Json& sub_block(const Json& block, const char* key, const std::string& pla
 void refuse_used(const Json& object, std::initializer_list<const char*> keys,
                  const std::string& place) {
   for (const char* key : keys) {
-    const Json* value = block_member(object, key);
+    const Json* value = find_json_member(object, key);
     const bool unused = value == nullptr || value->empty() || *value == Json(false) ||
                         (value->is_number() && *value == Json(0));
     if (!unused) {
@@ -70,9 +65,9 @@ std::int64_t parse_divisor(const Json& object, const char* key, const ModelSpec&
 // The KV heads are given, or the heads that share one.
 std::int64_t parse_kv_heads(const Json& object, const ModelSpec& spec, const std::string& place) {
   const char* key = "num_key_value_heads";
-  const bool is_given = block_member(object, key) != nullptr;
+  const bool is_given = find_json_member(object, key) != nullptr;
   const std::int64_t given = is_given ? parse_divisor(object, key, spec, place) : 0;
-  if (is_given && block_member(object, "n_heads_in_group") == nullptr) {
+  if (is_given && find_json_member(object, "n_heads_in_group") == nullptr) {
     return given;
   }
   const std::int64_t group = parse_divisor(object, "n_heads_in_group", spec, place);
@@ -100,9 +95,9 @@ AttentionSpec parse_attention_config(const Json& object, const ModelSpec& spec,
 }
 
 std::int64_t parse_width(const Json& object, const ModelSpec& spec, const std::string& place) {
-  const bool has_mult = block_member(object, "ffn_mult") != nullptr;
+  const bool has_mult = find_json_member(object, "ffn_mult") != nullptr;
   const std::int64_t stated = json_int(object, "intermediate_size", place, 0);
-  if (!has_mult && block_member(object, "intermediate_size") == nullptr) {
+  if (!has_mult && find_json_member(object, "intermediate_size") == nullptr) {
     fail(ErrorKind::kFormat, "{}: neither ffn_mult nor intermediate_size is given", place);
   }
   if (!has_mult) {
@@ -195,7 +190,7 @@ std::int64_t width_of_ffn_mult(double ffn_mult, std::int64_t hidden_size) {
 
 Architecture parse_block_configs(const Json& config, const ModelSpec& spec, std::int64_t num_layers,
                                  const std::string& place) {
-  const Json* blocks = block_member(config, "block_configs");
+  const Json* blocks = find_json_member(config, "block_configs");
   if (blocks == nullptr || !blocks->is_array()) {
     fail(ErrorKind::kFormat, "{}: \"block_configs\" is missing or no list", place);
   }

@@ -1,5 +1,6 @@
 #include "puzzle/base/json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -9,6 +10,7 @@
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
+#include "puzzle/base/strings.h"
 
 namespace puzzle {
 namespace {
@@ -22,8 +24,7 @@ const Json* find_member(const Json& value, const char* key, const std::string& p
     fail(ErrorKind::kFormat, "{}: found {} where an object with \"{}\" is expected", place,
          value.type_name(), key);
   }
-  const auto member = value.find(key);
-  return member == value.end() || member->is_null() ? nullptr : &*member;
+  return find_json_member(value, key);
 }
 
 const Json& require_member(const Json& value, const char* key, const std::string& place) {
@@ -74,6 +75,26 @@ std::string as_string(const Json& member, const char* key, const std::string& pl
 }
 
 }  // namespace
+
+const Json* find_json_member(const Json& object, const char* key) {
+  const auto member = object.find(key);
+  return member == object.end() || member->is_null() ? nullptr : &*member;
+}
+
+void check_json_keys(const Json& object, const std::vector<std::string>& known,
+                     const std::string& place) {
+  if (!object.is_object()) {
+    fail(ErrorKind::kFormat, "{}: found {}, expected an object with {}", place, object.type_name(),
+         join(known, ", "));
+  }
+  for (const auto& [key, value] : object.items()) {
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      const std::string close = nearest(key, known);
+      fail(ErrorKind::kFormat, "{}: unknown key \"{}\"{}", place, key,
+           close.empty() ? "; known are " + join(known, ", ") : "; did you mean " + close + "?");
+    }
+  }
+}
 
 Json parse_json(std::string_view text, const std::string& place) {
   // nlohmann keeps the last of two equal keys silently; a model file with two is broken.

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -16,6 +17,13 @@ using Json = nlohmann::json;
 [[nodiscard]] Json parse_json(std::string_view text, const std::string& place);
 [[nodiscard]] Json load_json(const std::filesystem::path& path);
 void save_json(const std::filesystem::path& path, const Json& value);
+
+// The member `key` of an object; null where it is absent or null.
+[[nodiscard]] const Json* find_json_member(const Json& object, const char* key);
+
+// Throws Error(kFormat) for what is no object, and for a member that is not `known`.
+void check_json_keys(const Json& object, const std::vector<std::string>& known,
+                     const std::string& place);
 
 // The member `key` of the object `value`, converted. `place` is the file, used in messages.
 // The two-argument-less forms throw Error(kFormat) if it is absent or of another type; the ones

@@ -98,7 +98,10 @@ struct EvalSummary {
   double accuracy_per_byte_stderr = 0.0;
   double answer_nats = 0.0;  // mean of minus the right choice's log-likelihood
   double answer_nats_stderr = 0.0;
-  std::vector<double> right{};  // by question, 1 or 0: what accuracy is the mean of
+  // By question: what the means above are of.
+  std::vector<double> right{};  // 1 or 0
+  std::vector<double> right_per_byte{};
+  std::vector<double> nats{};
 };
 
 struct SampleMean {

@@ -73,7 +73,9 @@ EvalSummary summarize_scores(const EvalSet& set,
           .accuracy_per_byte_stderr = accuracy_per_byte.standard_error,
           .answer_nats = nats.mean,
           .answer_nats_stderr = nats.standard_error,
-          .right = std::move(right)};
+          .right = std::move(right),
+          .right_per_byte = std::move(right_per_byte),
+          .nats = std::move(answer_nats)};
 }
 
 }  // namespace puzzle

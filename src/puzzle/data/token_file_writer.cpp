@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/base/cores.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
@@ -264,7 +265,7 @@ void TokenFileWriter::encode_batch(const std::vector<Document>& documents) {
     }
   };
   const std::size_t num_threads =
-      std::min<std::size_t>(std::max(1U, std::thread::hardware_concurrency()), documents.size());
+      std::min(static_cast<std::size_t>(usable_cores()), documents.size());
   std::vector<std::thread> threads;
   for (std::size_t i = 1; i < num_threads; ++i) {
     threads.emplace_back(work);

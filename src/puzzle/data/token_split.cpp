@@ -51,6 +51,13 @@ std::vector<std::int64_t> shuffled_starts(std::int64_t first_token, std::int64_t
 std::vector<WindowRow> make_window_rows(const TokenFile& file, const DataOptions& options) {
   const auto run_seed = static_cast<std::uint64_t>(options.seed);
   std::vector<WindowRow> rows;
+  for (const std::string& source : options.sources) {
+    if (options.mixture != "weights" && parse_corpus_source(source).weight != 1.0) {
+      fail(ErrorKind::kUsage,
+           "data.sources: {} has a weight, but data.mixture is {}; set it to weights", source,
+           options.mixture);
+    }
+  }
   if (options.mixture == "stream") {
     const std::uint64_t seed = derive_seed(run_seed, "data/split/stream");
     rows.push_back({join(options.sources, ", "), 1.0,
@@ -65,17 +72,8 @@ std::vector<WindowRow> make_window_rows(const TokenFile& file, const DataOptions
     const std::uint64_t seed = derive_seed(run_seed, fmt::format("data/split/source {}", i));
     WindowRow row{options.sources[i], 1.0,
                   shuffled_starts(source.first_token, source.num_tokens, seed, options), 0};
-    const double given = parse_corpus_source(options.sources[i]).weight;
-    if (options.mixture == "weights") {
-      row.weight = given;
-    } else {
-      if (given != 1.0) {
-        fail(ErrorKind::kUsage,
-             "data.sources: {} has a weight, but data.mixture is {}; set it to weights",
-             options.sources[i], options.mixture);
-      }
-      row.weight = static_cast<double>(row.starts.size());
-    }
+    row.weight = options.mixture == "weights" ? parse_corpus_source(options.sources[i]).weight
+                                              : static_cast<double>(row.starts.size());
     rows.push_back(std::move(row));
   }
   return rows;

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <filesystem>
 #include <string_view>
-#include <thread>
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -15,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "puzzle/base/cores.h"
 #include "puzzle/base/error.h"
 
 namespace puzzle {
@@ -30,9 +30,8 @@ std::vector<std::string> rank_environment(int rank, int num_ranks, int port) {
       fmt::format("RANK={}", rank),         fmt::format("WORLD_SIZE={}", num_ranks),
       fmt::format("LOCAL_RANK={}", rank),   fmt::format("LOCAL_WORLD_SIZE={}", num_ranks),
       std::string("MASTER_ADDR=127.0.0.1"), fmt::format("MASTER_PORT={}", port)};
-  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
   const std::vector<std::string> defaults = {
-      fmt::format("OMP_NUM_THREADS={}", std::max(1U, cores / static_cast<unsigned>(num_ranks))),
+      fmt::format("OMP_NUM_THREADS={}", std::max<std::int64_t>(1, usable_cores() / num_ranks)),
       "OMP_WAIT_POLICY=PASSIVE"};  // spinning threads of one rank starve the others
   const auto same_name = [](std::string_view a, std::string_view b) {
     return a.substr(0, a.find('=')) == b.substr(0, b.find('='));

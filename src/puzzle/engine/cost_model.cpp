@@ -121,7 +121,7 @@ void CostModel::note_extrapolation(std::string_view subblock, const Workload& wo
     }
     const std::int64_t low = curve->begin()->first;
     const std::int64_t high = curve->rbegin()->first;
-    const std::int64_t slack = (high - low) / 4;
+    const std::int64_t slack = known_beyond(low, high);
     if (first < low - slack || last > high + slack) {
       notes.insert(fmt::format("{} {}: context {} … {} measured, {} … {} asked for", subblock,
                                phase_name(phase), low, high, first, last));

@@ -45,7 +45,7 @@ struct Prediction {
   double generation_tokens_per_s = 0.0;
   double total_tokens_per_s = 0.0;
   // "attention/kv3 generate: context 64 … 1024 measured, 2048 … 2100 asked for": what had to be
-  // extrapolated by more than a quarter of the measured range.
+  // extrapolated by more than known_beyond().
   std::vector<std::string> extrapolated;
 };
 
@@ -65,6 +65,10 @@ class CostModel {
                                std::int64_t context) const;
   [[nodiscard]] PhaseSeconds workload_seconds(std::string_view subblock,
                                               const Workload& workload) const;
+  // How far beyond the measured contexts a line through them is trusted, in tokens.
+  [[nodiscard]] static std::int64_t known_beyond(std::int64_t shortest, std::int64_t longest) {
+    return (longest - shortest) / 4;
+  }
   // Every layer's sub-blocks, and "fixed".
   [[nodiscard]] Prediction predict(const Architecture& layers, const Workload& workload) const;
 

@@ -20,20 +20,6 @@ constexpr const char* kCostFormat = "puzzle-costs";
 constexpr std::int64_t kCostVersion = 1;
 constexpr std::int64_t kMaxCostCount = std::int64_t{1} << 40;
 
-void check_cost_keys(const Json& value, const std::vector<std::string>& known,
-                     const std::string& place) {
-  if (!value.is_object()) {
-    fail(ErrorKind::kFormat, "{}: found {}, expected an object", place, value.type_name());
-  }
-  for (const auto& [key, member] : value.items()) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      const std::string close = nearest(key, known);
-      fail(ErrorKind::kFormat, "{}: unknown key \"{}\"{}", place, key,
-           close.empty() ? std::string() : fmt::format("; meant \"{}\"?", close));
-    }
-  }
-}
-
 double cost_seconds(const Json& row, const char* key, const std::string& place, double fallback) {
   const double value =
       std::isnan(fallback) ? json_double(row, key, place) : json_double(row, key, place, fallback);
@@ -53,7 +39,7 @@ std::int64_t cost_count(const Json& row, const char* key, const std::string& pla
 }
 
 MeasuredCost parse_cost_row(const Json& row, const std::string& place) {
-  check_cost_keys(row,
+  check_json_keys(row,
                   {"subblock", "phase", "batch", "context", "seconds", "p10_s", "p90_s", "samples"},
                   place);
   MeasuredCost cost;
@@ -79,7 +65,7 @@ MeasuredCost parse_cost_row(const Json& row, const std::string& place) {
 
 CostTable parse_cost_table(std::string_view text, const std::string& place) {
   const Json root = parse_json(text, place);
-  check_cost_keys(root, {"format", "version", "engine", "hardware", "rows"}, place);
+  check_json_keys(root, {"format", "version", "engine", "hardware", "rows"}, place);
   if (json_string(root, "format", place) != kCostFormat ||
       json_int(root, "version", place) != kCostVersion) {
     fail(ErrorKind::kFormat, "{}: format {} version {}, expected {} version {}", place,

@@ -8,8 +8,8 @@
 #include <thread>
 
 #include <nlohmann/json.hpp>
-#include <sched.h>
 
+#include "puzzle/base/cores.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/interrupt.h"
@@ -27,15 +27,6 @@ using ServerClock = std::chrono::steady_clock;
 constexpr std::string_view kPythonServer = "xllamacpp";
 constexpr std::string_view kServerAdvice =
     "pip install xllamacpp, or put a llama-server of llama.cpp into PATH or name it in `program`";
-
-std::int64_t usable_cores() {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  if (::sched_getaffinity(0, sizeof cores, &cores) == 0) {
-    return std::max(1, CPU_COUNT(&cores));
-  }
-  return std::max(1U, std::thread::hardware_concurrency());
-}
 
 std::string server_python(const std::string& wanted) {
   if (const auto path = wanted.empty() ? find_python() : find_program(wanted)) {

@@ -222,7 +222,9 @@ std::optional<Solution> solve_random(const Solver& solver, const Problem& proble
       choice.score = draw_unit(generator);
     }
   }
-  const SolveResult start = solver.solve(other, options);
+  SolveOptions quick = options;
+  quick.explain = false;
+  const SolveResult start = solver.solve(other, quick);
   if (start.solutions.empty()) {
     return std::nullopt;
   }

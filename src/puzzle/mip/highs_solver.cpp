@@ -1,12 +1,12 @@
 // How a problem becomes numbers that a solver with absolute tolerances treats well:
-//  - in every layer the smallest cost of a budget is taken off all choices (exactly one is taken,
-//  so
-//    it is a constant), likewise the smallest score;
-//  - choices that break a budget whatever the other layers do are left out;
-//  - whole numbers (bytes, parameters) are divided by their greatest common divisor, everything is
-//    then scaled to coefficients of about 1;
-//  - an objective that turns out tiny beside the scores (a good child among terrible choices) is
-//    solved again without the choices that cost more than the whole answer, scaled to the answer.
+// - in every layer the smallest cost of a budget is taken off all choices (exactly one is taken, so
+//   it is a constant), likewise the smallest score;
+// - choices that break a budget whatever the other layers do are left out;
+// - whole numbers (bytes, parameters) are divided by their greatest common divisor, everything is
+//   then scaled to coefficients of about 1;
+// - an objective that turns out tiny beside the scores (a good child among terrible choices) is
+//   solved again without the choices that cost more than the whole answer, scaled to the answer.
+//
 // An answer is then tested in the original numbers. If it oversteps a budget by the solver's
 // tolerance it is cut off and the problem solved again; if that goes on, the row is tightened.
 #include "puzzle/mip/highs_solver.h"

@@ -15,21 +15,6 @@ constexpr const char* kProblemFormat = "puzzle-problem";
 constexpr const char* kSolutionFormat = "puzzle-solution";
 constexpr int kProblemVersion = 1;
 
-void check_keys(const Json& object, const std::vector<std::string>& known,
-                const std::string& place) {
-  if (!object.is_object()) {
-    fail(ErrorKind::kFormat, "{}: found {}, expected an object with {}", place, object.type_name(),
-         join(known, ", "));
-  }
-  for (const auto& [key, value] : object.items()) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      const std::string close = nearest(key, known);
-      fail(ErrorKind::kFormat, "{}: unknown key \"{}\"{}", place, key,
-           close.empty() ? "; known are " + join(known, ", ") : "; did you mean " + close + "?");
-    }
-  }
-}
-
 // The member `key`, an array; an empty one where it is absent and may be.
 const Json& array_member(const Json& object, const char* key, const std::string& place,
                          bool is_required) {
@@ -70,7 +55,7 @@ std::string choice_place(const std::string& place, std::size_t layer, const Json
 
 Choice parse_choice(const Json& json, const std::vector<std::string>& cost_names,
                     const std::string& place) {
-  check_keys(json, {"name", "score", "costs"}, place);
+  check_json_keys(json, {"name", "score", "costs"}, place);
   Choice choice;
   choice.name = json_string(json, "name", place);
   choice.score = json_double(json, "score", place);
@@ -122,7 +107,7 @@ void parse_layers(const Json& json, const std::string& place, Problem* problem) 
 }
 
 Budget parse_budget(const Json& json, const std::string& place) {
-  check_keys(json, {"cost", "at_most", "at_least"}, place);
+  check_json_keys(json, {"cost", "at_most", "at_least"}, place);
   Budget budget;
   budget.cost = json_string(json, "cost", place);
   const std::string where = fmt::format("{} ({})", place, budget.cost);
@@ -140,7 +125,7 @@ void parse_fixed_costs(const Json& json, const std::string& place, Problem* prob
     return;
   }
   const Json& fixed = json["fixed_costs"];
-  check_keys(fixed, problem->cost_names, place + ": fixed_costs");
+  check_json_keys(fixed, problem->cost_names, place + ": fixed_costs");
   for (const std::string& name : problem->cost_names) {
     problem->fixed_costs.push_back(
         fixed.contains(name) ? json_double(fixed, name.c_str(), place + ": fixed_costs") : 0.0);
@@ -148,7 +133,7 @@ void parse_fixed_costs(const Json& json, const std::string& place, Problem* prob
 }
 
 CoverConstraint parse_cover(const Json& json, const Problem& problem, const std::string& place) {
-  check_keys(json, {"name", "at_least", "layers"}, place);
+  check_json_keys(json, {"name", "at_least", "layers"}, place);
   CoverConstraint cover;
   cover.name = json_string(json, "name", place);
   cover.at_least = json_int(json, "at_least", place, 1);
@@ -206,10 +191,10 @@ Json infeasibility_json(const Infeasibility& infeasibility) {
 }  // namespace
 
 Problem parse_problem(const Json& json, const std::string& place) {
-  check_keys(json,
-             {"format", "version", "layers", "budgets", "fixed_costs", "covers", "solutions",
-              "max_shared_fraction"},
-             place);
+  check_json_keys(json,
+                  {"format", "version", "layers", "budgets", "fixed_costs", "covers", "solutions",
+                   "max_shared_fraction"},
+                  place);
   const std::string format = json_string(json, "format", place);
   const std::int64_t version = json_int(json, "version", place);
   if (format != kProblemFormat || version != kProblemVersion) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/strings.h"
@@ -24,6 +25,19 @@ double largest_score(const Problem& problem) {
     }
   }
   return largest;
+}
+
+// With the best choice of every layer, whatever it costs.
+double lowest_objective(const Problem& problem) {
+  double sum = 0.0;
+  for (const auto& choices : problem.layers) {
+    double lowest = std::numeric_limits<double>::infinity();
+    for (const Choice& choice : choices) {
+      lowest = std::min(lowest, choice.score);
+    }
+    sum += lowest;
+  }
+  return sum;
 }
 
 // `smallest` stands in for an objective of zero, to which nothing is relative.
@@ -86,6 +100,7 @@ SolveResult Solver::solve(const Problem& problem, const SolveOptions& options) c
   }
   const auto start = SolveClock::now();
   const double smallest = std::max(1e-9 * largest_score(problem), 1e-300);
+  const double lowest = lowest_objective(problem);
   SolveResult result;
   result.status = SolveStatus::kOptimal;
   std::vector<Assignment> earlier;
@@ -95,7 +110,9 @@ SolveResult Solver::solve(const Problem& problem, const SolveOptions& options) c
     const Answer answer = solve_one(problem, earlier, options);
     if (answer.status == SolveStatus::kInfeasible && earlier.empty()) {
       result.status = SolveStatus::kInfeasible;
-      result.infeasibility = explain(problem, options);
+      if (options.explain) {
+        result.infeasibility = explain(problem, options);
+      }
       break;
     }
     if (answer.status == SolveStatus::kInfeasible) {
@@ -117,7 +134,8 @@ SolveResult Solver::solve(const Problem& problem, const SolveOptions& options) c
     solution.choices = answer.choices;
     solution.objective = sums.objective;
     solution.costs = sums.costs;
-    solution.bound = std::min(answer.bound, sums.objective);
+    // A time limit may strike before there is a bound.
+    solution.bound = std::min(std::max(answer.bound, lowest), sums.objective);
     solution.gap = relative_gap(solution.objective, solution.bound, smallest);
     solution.proven = solution.gap <= kProvenGap;
     solution.seconds = solve_seconds_since(solution_start);

@@ -16,6 +16,8 @@ namespace puzzle {
 
 struct SolveOptions {
   double time_limit_s = 60.0;  // of every single solution; > 0
+  bool explain = true;         // whether the answer says why there is none: two solutions more per
+                               // bound, one per cover
 };
 
 enum class SolveStatus {
@@ -59,7 +61,7 @@ struct SolveResult {
   std::vector<Solution> solutions;  // best first; each within the overlap limit of all before it
   // Set where fewer than num_solutions exist: proven, no further one differs enough.
   bool no_more_solutions = false;
-  std::optional<Infeasibility> infeasibility;  // set exactly for kInfeasible
+  std::optional<Infeasibility> infeasibility;  // set for kInfeasible if an explanation was wanted
   double seconds = 0.0;
 };
 
@@ -91,8 +93,8 @@ class Solver {
                                   const SolveOptions& options) const;
 };
 
-// One line for people: "memory_mib <= 80000 cannot be met: 81234 is the smallest attainable with
-// the other budgets held (70000 on its own)", joined by "; ".
+// One line for people: "memory_mib at most 80000: the smallest attainable with the other budgets
+// held is 81234, on its own 70000", joined by "; ".
 [[nodiscard]] std::string describe(const Infeasibility& infeasibility);
 
 // Why a result holds no solution, and who has to act: kInfeasible where that is proven, kNumeric

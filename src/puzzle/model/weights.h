@@ -102,7 +102,8 @@ void visit_tensors(const ModelWeights& weights, const ConstTensorVisitor& visit)
 // Moves every tensor, keeping a tied head tied.
 void move_to(ModelWeights& weights, const c10::Device& device, c10::ScalarType type);
 
-// Random weights of a test model's size, N(0, 0.02)-like and seeded; norms near 1.
+// Seeded random weights of a test model's size: matrices of standard deviation 1/√inputs, biases of
+// 0.1, norms near 1.
 [[nodiscard]] ModelWeights random_model(const ModelSpec& spec, std::uint64_t seed);
 
 }  // namespace puzzle

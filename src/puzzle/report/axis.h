@@ -41,7 +41,7 @@ struct PixelRange {
 [[nodiscard]] Scale make_scale(const std::vector<double>& values, const AxisSpec& axis,
                                PixelRange pixels);
 
-// Three to nine ticks; labels are short ("20 k", "0.05").
+// At most ten ticks; labels are short ("20 k", "0.05").
 [[nodiscard]] std::vector<Tick> make_ticks(const Scale& scale);
 
 }  // namespace puzzle

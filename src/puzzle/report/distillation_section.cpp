@@ -200,7 +200,7 @@ std::string objective_label(const std::string& quantity) {
   if (quantity == "loss") {
     return "Objective: weighted sum of the losses";
   }
-  return quantity == "cosine" ? "Hidden states: 1 − cosine, per layer" : metric_label(quantity);
+  return metric_label(quantity);
 }
 
 // One chart per quantity: "kl" and "heldout_kl" share one.

@@ -106,13 +106,7 @@ const ArchitectureRow* child_architecture(const ReportData& data) {
   return found == data.architectures.end() ? nullptr : &*found;
 }
 
-Architecture parse_architecture(const ArchitectureRow& row) {
-  Architecture architecture;
-  for (const std::string& block : row.blocks) {
-    architecture.push_back(parse_block(block));
-  }
-  return architecture;
-}
+Architecture parse_architecture(const ArchitectureRow& row) { return parse_blocks(row.blocks); }
 
 std::optional<double> detail_number(const ArchitectureRow& row, const char* name) {
   const Json detail = parse_detail(row.detail_json, row);

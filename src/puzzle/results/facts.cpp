@@ -26,10 +26,6 @@ std::string meta_place(const RunDb& db, const char* name) {
 }
 
 Json parent_to_json(const ParentFacts& parent) {
-  Json blocks = Json::array();
-  for (const BlockSpec& block : parent.blocks) {
-    blocks.push_back(block.name());
-  }
   return {{"name", parent.name},
           {"license", parent.license},
           {"weights_key", parent.weights_key},
@@ -39,7 +35,7 @@ Json parent_to_json(const ParentFacts& parent) {
           {"num_heads", parent.num_heads},
           {"head_dim", parent.head_dim},
           {"vocab_size", parent.vocab_size},
-          {"blocks", std::move(blocks)}};
+          {"blocks", block_names(parent.blocks)}};
 }
 
 Architecture parse_blocks(const Json& value, const std::string& place) {

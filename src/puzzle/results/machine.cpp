@@ -3,13 +3,12 @@
 #include <array>
 #include <ctime>
 #include <fstream>
-#include <thread>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
-#include <sched.h>
 #include <sys/utsname.h>
 
+#include "puzzle/base/cores.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
 
@@ -34,15 +33,6 @@ std::string find_line_value(const char* path, std::string_view name, char separa
   return {};
 }
 
-std::int64_t count_usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-    return CPU_COUNT(&set);
-  }
-  return static_cast<std::int64_t>(std::thread::hardware_concurrency());
-}
-
 // "MemTotal:  16384 kB"
 std::int64_t read_memory_bytes(std::string_view name) {
   const std::string value = find_line_value("/proc/meminfo", name, ':');
@@ -64,7 +54,7 @@ MachineFacts read_machine() {
   if (machine.cpu.empty()) {
     machine.cpu = "unknown";  // ARM kernels give no model name
   }
-  machine.cores = count_usable_cores();
+  machine.cores = usable_cores();
   machine.memory_bytes = read_memory_bytes("MemTotal");
   machine.os = find_line_value("/etc/os-release", "PRETTY_NAME", '=');
   utsname names{};

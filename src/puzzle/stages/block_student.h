@@ -4,7 +4,7 @@
 //   kAttention  own attention, the parent's FFN frozen behind it
 //   kFfn        own FFN behind the parent's attention
 //   kBlock      both halves its own
-// Norms are never trained (see distill_blocks.h).
+// Norms of the residual stream are never trained (see distill_blocks.h).
 #pragma once
 
 #include <cstddef>

@@ -112,8 +112,11 @@ at::Tensor ChildTrainer::loss(const TokenBatch& batch, StepLosses& parts) const 
   }
   at::Tensor child_x = embed(child_, batch.tokens_BT);
   at::Tensor cosine_sum = at::zeros({}, child_x.options().dtype(at::kFloat));
+  const bool asks_parent = options_.cosine_weight > 0.0 || options_.kl_weight > 0.0;
   for (std::size_t i = 0; i < child_.layers.size(); ++i) {
-    parent_x = apply_parent(i, parent_x, pass);
+    if (asks_parent) {
+      parent_x = apply_parent(i, parent_x, pass);
+    }
     child_x = apply_child(i, child_x, pass);
     if (options_.cosine_weight > 0.0) {
       cosine_sum = cosine_sum + (1 - at::cosine_similarity(child_x, parent_x, -1)).mean();
@@ -136,7 +139,6 @@ at::Tensor ChildTrainer::loss(const TokenBatch& batch, StepLosses& parts) const 
                               batch.labels_BT.reshape({-1}),
                               {.kl = options_.kl_weight, .lm = options_.lm_weight}, &parts.kl);
   }
-  parts.cosine = cosine_sum.detach();
   parts.total = total.detach();
   return total;
 }
@@ -147,7 +149,6 @@ StepLosses ChildTrainer::add_gradients(const TokenBatch& batch, double weight) {
   (total * weight).backward();
   parts.total = parts.total * weight;
   parts.kl = parts.kl * weight;
-  parts.cosine = parts.cosine * weight;
   return parts;
 }
 
@@ -197,6 +198,14 @@ std::map<std::string, std::string> ChildTrainer::load_state(const std::filesyste
   }
   optimizer_.load_state(state, *steps);
   return stored.metadata();
+}
+
+void ChildTrainer::save_weights(const std::filesystem::path& file) const {
+  std::vector<TensorToWrite> tensors;
+  for (const NamedParameter& parameter : optimizer_.parameters()) {
+    tensors.push_back(tensor_to_write(parameter.name, parameter.tensor));
+  }
+  write_safetensors(file, std::move(tensors), {});
 }
 
 void ChildTrainer::load_weights(const std::filesystem::path& file) {

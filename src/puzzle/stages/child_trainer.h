@@ -13,11 +13,10 @@
 
 namespace puzzle {
 
-// Sums over the tokens of a batch, on the device, detached.
+// Means over the tokens of a batch times its weight, on the device, detached.
 struct StepLosses {
   at::Tensor total;
-  at::Tensor kl;
-  at::Tensor cosine;
+  at::Tensor kl;  // 0 where it is no part of the loss
 };
 
 // Type of matrix products for weights of type `weights` on a device.
@@ -41,6 +40,8 @@ class ChildTrainer {
   // Returns the metadata. Throws Error(kFormat) for the state of another child.
   std::map<std::string, std::string> load_state(const std::filesystem::path& file,
                                                 std::int64_t* steps);
+  // What is trained, and nothing else.
+  void save_weights(const std::filesystem::path& file) const;
   void load_weights(const std::filesystem::path& file);
 
  private:

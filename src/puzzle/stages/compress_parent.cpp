@@ -33,11 +33,16 @@ struct SharedInput {
   std::vector<at::Tensor*> matrices;
   std::optional<Gram> gram;
 
-  void add(const at::Tensor& x) {
-    if (!gram) {
-      gram.emplace(x.size(-1), 0, x.device());
+  // Before the first batch, which a rank may not have.
+  void start() {
+    if (!matrices.empty()) {
+      gram.emplace(matrices.front()->size(1), 0, matrices.front()->device());
     }
-    gram->add(x, at::Tensor(), at::Tensor());
+  }
+  void add(const at::Tensor& x) {
+    if (gram) {
+      gram->add(x, at::Tensor(), at::Tensor());
+    }
   }
 };
 
@@ -57,6 +62,9 @@ struct LayerInputs {
       ffn_output.matrices = {&layer.ffn.down};
     } else if (layer.ffn.spec.kind == FfnKind::kLinear) {
       ffn_output.matrices = {&layer.ffn.linear};
+    }
+    for (SharedInput* input : all()) {
+      input->start();
     }
   }
 
@@ -115,17 +123,13 @@ class Compressor {
     if (layer.attention.spec.kind != AttentionKind::kNone) {
       const at::Tensor xn = attention_input(layer.attention, geometry, x);
       const at::Tensor features = attention_features(layer.attention, geometry, xn, pass);
-      if (!inputs.attention.matrices.empty()) {
-        inputs.attention.add(xn);
-      }
+      inputs.attention.add(xn);
       inputs.attention_output.add(features);
       x = x + attention_output(layer.attention, features);
     }
     if (layer.ffn.spec.kind != FfnKind::kNone) {
       const at::Tensor xn = ffn_input(layer.ffn, geometry, x);
-      if (!inputs.ffn.matrices.empty()) {
-        inputs.ffn.add(xn);
-      }
+      inputs.ffn.add(xn);
       inputs.ffn_output.add(ffn_features(layer.ffn, xn));
     }
   }
@@ -203,6 +207,9 @@ CompressResult compress_parent(RunContext& context, const LoadedModel& parent,
   const c10::NoGradGuard no_grad;
   const Stopwatch watch;
   const TokenPart calibration = calibration_part.limited_to(options.num_tokens);
+  if (options.method != "low-rank" && options.kept != CompressOptions().kept) {
+    fail(ErrorKind::kUsage, "compress.kept has no effect: compress.method is {}", options.method);
+  }
   if (calibration.num_windows() == 0) {
     fail(ErrorKind::kUsage, "{}: the calibration part has no windows; set data.calibration_tokens",
          kCompressStage);

@@ -15,9 +15,10 @@
 // outside the pairs is trained as well (distill_blocks_passes). Scores of sub-block variants are
 // not touched by pairs, as a pair has no half of the parent.
 //
-// Norms are not trained: a gain is absorbed by the columns of the matrices behind it, so nothing is
-// lost, and the normalised input is the same for all variants. "none" and the parent's own half
-// have nothing to train in decoupled mode.
+// Norms of the residual stream are not trained: a gain is absorbed by the columns of the matrices
+// behind it, so nothing is lost, and the normalised input is the same for all variants. Norms of q
+// and k, which no matrix absorbs, are. "none" and the parent's own half have nothing to train in
+// decoupled mode.
 //
 // Each variant keeps the better of its weights before and after by the loss on held-out tokens. The
 // result is a new library (own key and folder) with everything that the old one holds; the old one

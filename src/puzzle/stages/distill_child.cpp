@@ -155,7 +155,7 @@ class DistillLoop {
     state_.best_kl = state_.kl_before;
     if (context_.communicator.is_first()) {
       make_folder(folder_);
-      save_weights(folder_ / "start.safetensors", trainer_.child(), at::kFloat, {});
+      trainer_.save_weights(folder_ / "start.safetensors");
       put_curve("heldout_kl", 0, state_.kl_before);
     }
     log_info("distill-child: {}: held-out KL {:.4f} before training", name_, state_.kl_before);
@@ -206,7 +206,9 @@ class DistillLoop {
     }
     if (context_.communicator.is_first()) {
       put_curve("loss", state_.step, loss);
-      put_curve("kl", state_.step, kl);
+      if (options_.kl_weight > 0.0) {
+        put_curve("kl", state_.step, kl);
+      }
       put_curve("heldout_kl", state_.step, heldout);
     }
     if (heldout < state_.best_kl) {
@@ -221,7 +223,7 @@ class DistillLoop {
     state_.best_kl = heldout;
     state_.best_step = state_.step;
     if (context_.communicator.is_first()) {
-      save_weights(best_file(state_.step), trainer_.child(), at::kFloat, {});
+      trainer_.save_weights(best_file(state_.step));
       // An older state may still point to the previous best; it goes when the next state is saved.
       outdated_.push_back(previous);
     }
@@ -350,7 +352,7 @@ void DistillChildOptions::visit(OptionList& list) {
   list.add("validate_every", validate_every, Range<std::int64_t>{1, 1 << 30},
            "Steps between two validations.");
   list.add("save_every_s", save_every_s, Range<double>{0.0, 1e9},
-           "Seconds between two saved training states; 0 saves none.");
+           "Seconds between two saved training states; 0: only on a signal.");
   adamw.visit(list);
   schedule.visit(list);
 }

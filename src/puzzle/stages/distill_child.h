@@ -36,7 +36,7 @@ struct DistillChildOptions {
   bool checkpoint_layers = false;  // trade time for memory
   std::int64_t validation_tokens = 8'192;
   std::int64_t validate_every = 10;  // steps
-  double save_every_s = 300.0;       // training state; 0 = only at the end and on a signal
+  double save_every_s = 300.0;       // training state; 0 = only on a signal
   AdamWOptions adamw{.learning_rate = 3e-4};
   ScheduleOptions schedule;
 

@@ -24,7 +24,7 @@ namespace puzzle {
 namespace {
 
 constexpr std::int64_t kEvaluateVersion = 4;
-constexpr std::int64_t kQuestionRowsVersion = 2;  // of questions and long texts only
+constexpr std::int64_t kQuestionRowsVersion = 3;  // of questions and long texts only
 
 std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,
                            const std::string& content) {

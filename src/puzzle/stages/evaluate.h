@@ -45,9 +45,10 @@ constexpr const char* kTextTask = "held-out text";
 // standard errors over groups of windows: "loss", "perplexity", "bits_per_byte", "kl" (parent ‖
 // child), "top1" (agreement), and paired differences: "loss_minus_parent" and, but for the first
 // child, "kl_minus_first" (its KL minus the first child's). On questions: "accuracy", for multiple
-// choice also "accuracy_norm" (log-likelihood per byte), and "accuracy_minus_parent" paired by
-// question. "retention" is child ÷ parent of the task's main metric: accuracy, found_fraction, or
-// perplexity the other way round. On long texts what evaluate_long_text.h says, by task and length
+// choice also "accuracy_norm" (log-likelihood per byte), "answer_nats" (minus the right answer's
+// log-likelihood), and of each "…_minus_parent", paired by question. "retention" is child ÷ parent
+// of the task's main metric: accuracy, found_fraction, or perplexity the other way round. On long
+// texts what evaluate_long_text.h says, by task and length
 // ("single_needle@1024") and as their mean by length ("long_text@1024"). What run.db holds already
 // is not computed again. Tokens, questions and texts are split over ranks. Throws as
 // check_evaluate_options and make_long_text_sets, and Error(kUsage) for texts longer than the

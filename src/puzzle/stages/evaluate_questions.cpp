@@ -102,8 +102,17 @@ std::vector<EvaluationRow> question_rows(const EvalSet& set, const QuestionScore
   writer.add("answer_nats", summary.answer_nats, summary.answer_nats_stderr, summary.num_questions);
   if (parent != nullptr) {
     const EvalSummary before = summarize_scores(set, *parent);
-    const SampleMean less = mean_of_samples(differences(summary.right, before.right));
-    writer.add("accuracy_minus_parent", less.mean, less.standard_error, summary.num_questions);
+    const auto add_less = [&](const std::string& metric, const std::vector<double>& own,
+                              const std::vector<double>& parents) {
+      const SampleMean less = mean_of_samples(differences(own, parents));
+      writer.add(metric + "_minus_parent", less.mean, less.standard_error, summary.num_questions);
+      return less;
+    };
+    const SampleMean less = add_less("accuracy", summary.right, before.right);
+    if (set.kind == EvalKind::kMultipleChoice) {
+      (void)add_less("accuracy_norm", summary.right_per_byte, before.right_per_byte);
+    }
+    (void)add_less("answer_nats", summary.nats, before.nats);
     if (before.accuracy > 0) {
       writer.add(
           "retention", summary.accuracy / before.accuracy,

@@ -18,11 +18,13 @@
 #include "puzzle/base/options.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/formats/gguf.h"
+#include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/child_folder.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/hf_export.h"
 #include "puzzle/stages/model_card.h"
 #include "puzzle/stages/weight_types.h"
+#include "puzzle/text/tokenizer_files.h"
 
 namespace puzzle {
 namespace {
@@ -52,6 +54,11 @@ std::optional<std::string> recorded_key(const std::function<std::string()>& read
 
 std::optional<std::string> held_gguf_key(const fs::path& file) {
   return recorded_key([&] { return GgufFile(file).string_value("puzzle.content_key"); });
+}
+
+// An export carries the chat template, which a tokenizer's own key leaves out.
+void add_tokenizer_to_key(KeyBuilder& key, const Tokenizer& tokenizer) {
+  key.add("tokenizer", tokenizer.content_key()).add("chat template", tokenizer.chat_template());
 }
 
 std::vector<std::string> export_formats() {
@@ -125,7 +132,12 @@ class Exporter {
     key.add("child", input_.key).add("name", input_.name).add("license", input_.license);
     key.add("parent name", parent_.weights.spec.name).add("format", format).add("types", types);
     if (parent_.tokenizer != nullptr) {
-      key.add("tokenizer", parent_.tokenizer->content_key());
+      add_tokenizer_to_key(key, *parent_.tokenizer);
+    }
+    if (parent_.tokenizer != nullptr && find_hf_format(format) != nullptr) {
+      for (const auto& [name, content] : load_hf_tokenizer_files(tokenizer_path(parent_.path))) {
+        key.add(name, content);
+      }
     }
     if (format != "hf" && find_hf_format(format) != nullptr) {
       key.add("model type", hf_model_type(parent_.path));
@@ -223,7 +235,7 @@ fs::path export_parent(RunContext& context, const LoadedModel& parent, const std
     key.add("stage", "export parent").add("version", kExportVersion).add("parent", parent.key);
     key.add("license", license).add("name", parent.weights.spec.name);
     key.add("matrix", dtype_name(types.matrix)).add("embedding", dtype_name(types.embedding));
-    key.add("tokenizer", parent.tokenizer->content_key());
+    add_tokenizer_to_key(key, *parent.tokenizer);
     if (target != ExportTarget::kDeci) {
       key.add("target", export_target_name(target));
     }

@@ -41,7 +41,7 @@ ExportResult export_child(RunContext& context, const LoadedModel& parent, const 
 
 // The parent as a .gguf in the types of the child's, to be timed beside it: its own file where that
 // is stored so, else exports/parent.gguf, which is written where it does not hold just that
-// already. Throws Error(kUsage) where `deci` cannot hold the parent.
+// already. Throws Error(kUsage) where the format's architecture cannot hold the parent.
 [[nodiscard]] std::filesystem::path export_parent(RunContext& context, const LoadedModel& parent,
                                                   const std::string& license,
                                                   const ExportOptions& options);

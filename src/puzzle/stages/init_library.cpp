@@ -67,7 +67,7 @@ class LibraryMaker {
   void name_current_rows();
   void make_layer(std::int64_t layer, Progress& progress);
   void skip_layer(std::int64_t layer, Progress& progress);
-  [[nodiscard]] double median_norm2(const LayerWeights& layer) const;
+  [[nodiscard]] double median_norm2(const LayerWeights& layer, const std::string& place) const;
   [[nodiscard]] at::Tensor token_weights(const at::Tensor& output_BTD, double median) const;
   std::map<std::string, ErrorSums> measure_errors(std::int64_t layer, const LayerVariants& variants,
                                                   double median);
@@ -215,7 +215,7 @@ void LibraryMaker::make_layer(std::int64_t layer, Progress& progress) {
   const std::string place = fmt::format("init-library, layer {}", layer);
   const LayerWeights& weights = parent_layer(layer);
   const bool is_damped = !is_paper(options_) && options_.token_weights == "damped";
-  const double median = is_damped ? median_norm2(weights) : 0.0;
+  const double median = is_damped ? median_norm2(weights, place) : 0.0;
 
   const LayerInitOptions init_options{
       is_paper(options_) ? InitMethod::kPaper : InitMethod::kLeastSquares, options_.lambda};
@@ -240,10 +240,10 @@ void LibraryMaker::make_layer(std::int64_t layer, Progress& progress) {
 
 // The sampled tokens' outputs are needed before the first sum is made, so they go through the layer
 // twice.
-double LibraryMaker::median_norm2(const LayerWeights& layer) const {
+double LibraryMaker::median_norm2(const LayerWeights& layer, const std::string& place) const {
   const std::int64_t stride = std::max<std::int64_t>(1, calibration_.num_tokens() / kMedianTokens);
   const std::vector<float> mine = calibration_states_->sampled_norms(layer, stride);
-  return median_over_ranks(mine, context_.communicator, "init-library");
+  return median_over_ranks(mine, context_.communicator, place);
 }
 
 at::Tensor LibraryMaker::token_weights(const at::Tensor& output_BTD, double median) const {

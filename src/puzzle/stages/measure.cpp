@@ -304,7 +304,7 @@ MeasureResult measure(RunContext& context, const LoadedModel& parent, const Sear
   MeasureResult result;
   result.engine = options.engine;
 
-  // Measured seconds differ between processes: rank 0's count for all.
+  // Measured seconds differ between processes: rank 0 measures, and searches with them.
   if (context.communicator.is_first()) {
     check_measure(options, space, scenario, parent.path);
     std::string version;

@@ -39,7 +39,7 @@ struct MeasureOptions {
 struct MeasureResult {
   std::string key;  // of the rows, also in run.db
   std::string engine;
-  std::vector<MeasuredCost> rows;
+  std::vector<MeasuredCost> rows;   // rank 0's; empty on others
   double worst_residual = 0.0;      // of StackCosts; 0 where nothing was timed
   std::vector<std::string> doubts;  // of StackCosts; also logged as warnings
 };

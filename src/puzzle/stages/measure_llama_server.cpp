@@ -8,6 +8,7 @@
 #include <c10/core/GradMode.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/arch/cost.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
 #include "puzzle/base/hash.h"
@@ -84,10 +85,12 @@ std::vector<Architecture> stacks_to_time(const DistinctSubblocks& distinct, cons
 }
 
 // Weights of the right shapes: the parent's first layer where it fits, constants elsewhere. Speed
-// does not depend on values.
-ModelWeights stack_model(const LoadedModel& parent, const Architecture& layers) {
+// does not depend on values, nor on how far the context reaches, beyond which llama.cpp refuses.
+ModelWeights stack_model(const LoadedModel& parent, const Architecture& layers,
+                         std::int64_t context_tokens) {
   ModelWeights model = parent.weights;
   model.spec = with_layers(parent.weights.spec, layers);
+  model.spec.context_length = std::max(model.spec.context_length, context_tokens);
   const LayerWeights& own = parent.weights.layers.front();
   const auto source = [&](const NamedShape& wanted) {
     return at::full(wanted.shape, 0.01, at::TensorOptions(at::kFloat));
@@ -122,12 +125,15 @@ std::vector<std::vector<std::int32_t>> prompts_of(const ServerPoint& point,
 class StackFiles {
  public:
   StackFiles(const LoadedModel& parent, const std::vector<Architecture>& stacks,
-             const std::filesystem::path& prefix, const WeightTypes& types) {
+             std::int64_t context_tokens, const std::filesystem::path& prefix,
+             const WeightTypes& types) {
     make_folder(prefix.parent_path());
     remove_stale_files(prefix.parent_path());
     for (const Architecture& layers : stacks) {
       paths_.push_back(prefix.string() + fmt::format("-{}.gguf", paths_.size()));
-      write_model_gguf(paths_.back(), stack_model(parent, layers),
+      const ModelWeights model = stack_model(parent, layers, context_tokens);
+      cache_bytes_.push_back(model_cost(model.spec, ExportTarget::kDeci, types).kv_bytes_per_token);
+      write_model_gguf(paths_.back(), model,
                        {.name = "stack",
                         .license = "",
                         .parent_name = parent.weights.spec.name,
@@ -145,6 +151,15 @@ class StackFiles {
   StackFiles& operator=(const StackFiles&) = delete;
 
   [[nodiscard]] const std::vector<std::filesystem::path>& paths() const { return paths_; }
+  // Of all stacks together, for servers with `cached_tokens` each.
+  [[nodiscard]] std::int64_t bytes(std::int64_t cached_tokens) const {
+    std::int64_t sum = 0;
+    for (std::size_t stack = 0; stack < paths_.size(); ++stack) {
+      sum += static_cast<std::int64_t>(std::filesystem::file_size(paths_[stack])) +
+             cached_tokens * cache_bytes_[stack];
+    }
+    return sum;
+  }
 
  private:
   // Of a run that was killed while it measured something else.
@@ -157,6 +172,7 @@ class StackFiles {
   }
 
   std::vector<std::filesystem::path> paths_;
+  std::vector<std::int64_t> cache_bytes_;  // per cached token
 };
 
 // Servers on the stacks' files: all are up together if memory allows; else each is started anew
@@ -165,7 +181,7 @@ class StackServers {
  public:
   StackServers(const StackFiles& files, LlamaServerOptions options)
       : files_(files.paths()), options_(std::move(options)) {
-    if (fits_memory()) {
+    if (fits_memory(files)) {
       for (std::size_t stack = 0; stack < files_.size(); ++stack) {
         servers_.push_back(start(stack));
       }
@@ -192,13 +208,11 @@ class StackServers {
         files_[stack], numbered_server(options_, static_cast<std::int64_t>(stack)));
   }
 
-  // Half of what is free, for the files and what a server needs besides.
-  [[nodiscard]] bool fits_memory() const {
+  // Half of what is free, for the files, the KV caches and what a server needs besides.
+  [[nodiscard]] bool fits_memory(const StackFiles& files) const {
     constexpr std::int64_t kServerBytes = std::int64_t{300} << 20;
-    std::int64_t needed = 0;
-    for (const std::filesystem::path& file : files_) {
-      needed += static_cast<std::int64_t>(std::filesystem::file_size(file)) + kServerBytes;
-    }
+    const std::int64_t needed = files.bytes(options_.parallel * options_.context_tokens) +
+                                std::ssize(files_) * kServerBytes;
     return needed < available_memory_bytes() / 2;
   }
 
@@ -207,14 +221,19 @@ class StackServers {
   std::vector<std::unique_ptr<LlamaServer>> servers_;
 };
 
+std::int64_t context_of(std::int64_t prompt, const MeasureOptions& options) {
+  return prompt + options.steps + 8;
+}
+
 LlamaServerOptions stack_server_options(const LlamaServerOptions& options, const Scenario& scenario,
                                         const std::vector<ServerPoint>& points,
-                                        std::int64_t steps) {
+                                        const MeasureOptions& measure_options) {
   LlamaServerOptions server = options;
   server.cache_type = scenario.cache_type;
   for (const ServerPoint& point : points) {
     server.parallel = std::max(server.parallel, point.batch);
-    server.context_tokens = std::max(server.context_tokens, point.prompt + steps + 8);
+    server.context_tokens =
+        std::max(server.context_tokens, context_of(point.prompt, measure_options));
   }
   return server;
 }
@@ -248,8 +267,8 @@ StackCosts measure_batch(const std::vector<Architecture>& stacks, const StackFil
   for (const Architecture& stack : stacks) {
     plan.counts.push_back(subblock_counts(stack));
   }
-  const StackServers servers(
-      files, stack_server_options(engine.llama_server, scenario, points, options.steps));
+  const StackServers servers(files,
+                             stack_server_options(engine.llama_server, scenario, points, options));
   std::vector<std::vector<std::vector<std::int32_t>>> prompts;
   for (const ServerPoint& point : points) {
     prompts.push_back(prompts_of(point, vocab_size));
@@ -284,7 +303,9 @@ StackCosts measure_llama_server(const RunContext& context, const LoadedModel& pa
   const std::vector<Architecture> stacks = stacks_to_time(
       timed_subblocks(space, options), parent.weights.spec.layers.front(), options.stack_layers);
   const std::filesystem::path prefix = context.folder / "measure" / key.substr(0, 16);
-  const StackFiles files(parent, stacks, prefix,
+  const std::int64_t context_tokens =
+      context_of(measured_contexts(scenario, options).back(), options);
+  const StackFiles files(parent, stacks, context_tokens, prefix,
                          deployed_types(options.types, scenario, parent.path));
   StackCosts costs;
   for (const std::int64_t batch : scenario.batch) {

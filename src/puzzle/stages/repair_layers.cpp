@@ -32,6 +32,9 @@ struct StatePair {
     const at::Tensor y = parent.states(batch) - child.states(batch);
     return bias.defined() ? y - bias : y;
   }
+  [[nodiscard]] std::int64_t memory_bytes() const {
+    return parent.memory_bytes() + child.memory_bytes();
+  }
 };
 
 class Repairer {
@@ -44,8 +47,11 @@ class Repairer {
         child_(std::move(child)),
         options_(options),
         folder_(std::move(folder)),
-        calibration_(make_states(calibration)),
-        validation_(make_states(validation)),
+        validation_(make_states(validation, options.state_memory_mib << 20)),
+        calibration_(make_states(
+            calibration, (options.state_memory_mib << 20) - validation_.child.memory_bytes())),
+        feature_bytes_(2 * (options.state_memory_mib << 20) - validation_.memory_bytes() -
+                       calibration_.memory_bytes()),
         calibration_tokens_(calibration_.child.num_windows() * calibration.window()) {}
 
   // The refitted child, and how many matrices changed.
@@ -61,10 +67,10 @@ class Repairer {
   }
 
  private:
-  [[nodiscard]] StatePair make_states(const TokenPart& part) const {
+  // `bytes`: held in memory at most, of parent and child each.
+  [[nodiscard]] StatePair make_states(const TokenPart& part, std::int64_t bytes) const {
     const RankShare share{context_.communicator.rank(), context_.communicator.size()};
-    const StateMemory memory{.bytes = options_.state_memory_mib << 20,
-                             .spill_folder = context_.folder};
+    const StateMemory memory{.bytes = bytes, .spill_folder = context_.folder};
     return {HeldStates(parent_, part, share, options_.batch_tokens, memory),
             HeldStates(child_, part, share, options_.batch_tokens, memory)};
   }
@@ -203,7 +209,7 @@ class Repairer {
     for (double& error : errors) {
       error = context_.communicator.all_reduce_sum(error);
       if (!std::isfinite(error)) {
-        fail(ErrorKind::kNumeric, "repair: hidden states on held-out tokens are not finite");
+        fail(ErrorKind::kNumeric, "{}: hidden states on held-out tokens are not finite", place);
       }
     }
     const auto best = std::min_element(errors.begin(), errors.end()) - errors.begin();
@@ -249,9 +255,9 @@ class Repairer {
   // The best of the grid on held-out tokens; nothing where the matrix there is is better.
   std::optional<at::Tensor> refit(const LayerWeights& layer, Half half, const std::string& place) {
     const at::Tensor& current = half_matrix(layer, half);
-    const double median = median_norm2();
-    keeps_features_ = calibration_tokens_ * current.size(1) * current.element_size() <=
-                      options_.state_memory_mib << 20;
+    const double median = median_norm2(place);
+    keeps_features_ =
+        calibration_tokens_ * current.size(1) * current.element_size() <= feature_bytes_;
     Gram gram(current.size(1), current.size(0), current.device());
     for (std::int64_t b = 0; b < calibration_.child.num_batches(); ++b) {
       gram.add(calibration_features(layer, half, b), calibration_.target(b, half_bias(layer, half)),
@@ -285,7 +291,7 @@ class Repairer {
   }
 
   // Of the parent's ‖h‖² over all calibration tokens.
-  double median_norm2() {
+  double median_norm2(const std::string& place) {
     if (options_.token_weights != "damped") {
       return 0.0;
     }
@@ -296,7 +302,7 @@ class Repairer {
       norms.insert(norms.end(), batch.const_data_ptr<float>(),
                    batch.const_data_ptr<float>() + batch.numel());
     }
-    return median_over_ranks(norms, context_.communicator, "repair");
+    return median_over_ranks(norms, context_.communicator, place);
   }
 
   RunContext& context_;
@@ -304,8 +310,9 @@ class Repairer {
   LoadedModel child_;
   const RepairOptions& options_;
   std::filesystem::path folder_;  // finished layers
-  StatePair calibration_;
   StatePair validation_;
+  StatePair calibration_;
+  std::int64_t feature_bytes_;       // what the states leave of the memory limit
   std::int64_t calibration_tokens_;  // of this rank
   bool is_parent_so_far_ = true;     // the child's layers before the one at hand are the parent's
   bool keeps_features_ = false;

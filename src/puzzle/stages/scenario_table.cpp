@@ -24,8 +24,6 @@ namespace {
 
 constexpr std::int64_t kScenariosVersion = 1;
 constexpr std::int64_t kPromptTokensPerStep = 16;
-// CostModel takes a curve to be known up to a quarter beyond its last point.
-constexpr double kKnownBeyond = 1.25;
 
 // 0 for what is no number.
 std::int64_t whole_number(std::string_view text) {
@@ -210,9 +208,8 @@ std::vector<std::int64_t> predicted_contexts(const std::vector<Workload>& worklo
   }
   std::sort(contexts.begin(), contexts.end());
   contexts.erase(std::unique(contexts.begin(), contexts.end()), contexts.end());
-  const bool is_known =
-      static_cast<double>(longest) <= kKnownBeyond * static_cast<double>(contexts.back());
-  if (!is_known || contexts.size() == 1) {  // one point is no line
+  const std::int64_t slack = CostModel::known_beyond(contexts.front(), contexts.back());
+  if (longest > contexts.back() + slack || contexts.size() == 1) {  // one point is no line
     contexts.push_back(longest);
   }
   return contexts;

@@ -276,7 +276,7 @@ ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInp
   ScoreResult result = is_estimated(options)            ? stage.estimates()
                        : options.method == "downstream" ? stage.downstream()
                                                         : stage.replace_one();
-  result.key = stage.table_key();
+  result.key = context.communicator.broadcast_string(stage.table_key(), 0);  // rank 0 knows it
   if (result.num_scored_now > 0) {
     result.seconds_per_candidate = watch.seconds() / static_cast<double>(result.num_scored_now);
   }

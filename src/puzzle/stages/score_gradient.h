@@ -20,9 +20,9 @@ namespace puzzle {
 // "kl_per_token" and their combination "kl" (score_estimates.h).
 //
 // Windows are split over ranks; a batch of `batch_windows` is walked at a time, so memory is
-// layers × batch × D and does not grow with the tokens. All rows appear together. Throws
-// Error(kUsage) for a variant that the library does not hold, Error(kNumeric) naming the variant
-// for activations that are not finite.
+// that of estimate_second_order (second_order.h) and does not grow with the tokens. All rows appear
+// together. Throws Error(kUsage) for a variant that the library does not hold, Error(kNumeric)
+// naming the variant for activations that are not finite.
 void score_gradient(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
                     const TokenPart& part, const ScoreOptions& options,
                     const LayerCandidates& candidates, const std::string& key);

@@ -40,8 +40,8 @@ struct BoundBudget {
                                                        const CostSetting& setting);
 
 // The solver's answer in the words of the budgets, joined by "; ": "generation_tokens_per_s >= 1.3x
-// (182): at most 151 (1.07x) with the other budgets held, 210 (1.5x) on its own". Attainable values
-// are rounded so that a budget of that value can be met.
+// (182): the largest attainable with the other budgets held is 151 (1.07x), on its own 210 (1.5x)".
+// Attainable values are rounded so that a budget of that value can be met.
 [[nodiscard]] std::string describe_unreachable(const Infeasibility& infeasibility,
                                                const std::vector<BoundBudget>& budgets,
                                                const CostSetting& setting);

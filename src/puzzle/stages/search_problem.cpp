@@ -1,14 +1,33 @@
 #include "puzzle/stages/search_problem.h"
 
+#include <map>
+#include <string>
+
 #include "puzzle/base/error.h"
 
 namespace puzzle {
 namespace {
 
-PhaseSeconds subblock_workload(const CostSetting& setting, const std::string& subblock) {
-  return setting.times == nullptr ? PhaseSeconds{}
-                                  : setting.times->workload_seconds(subblock, setting.workload);
-}
+// A sum over all steps of generation, so each sub-block's is made once.
+class WorkloadTimes {
+ public:
+  explicit WorkloadTimes(const CostSetting& setting) : setting_(setting) {}
+
+  PhaseSeconds of(const std::string& subblock) {
+    if (setting_.times == nullptr) {
+      return {};
+    }
+    const auto [entry, is_new] = known_.try_emplace(subblock);
+    if (is_new) {
+      entry->second = setting_.times->workload_seconds(subblock, setting_.workload);
+    }
+    return entry->second;
+  }
+
+ private:
+  const CostSetting& setting_;
+  std::map<std::string, PhaseSeconds> known_;
+};
 
 bool can_hold(const CostSetting& setting, std::int64_t layer, const BlockSpec& block) {
   const bool left_out =
@@ -17,10 +36,10 @@ bool can_hold(const CostSetting& setting, std::int64_t layer, const BlockSpec& b
          !(left_out && layer == 0 && setting.target == ExportTarget::kDeci);
 }
 
-std::vector<double> block_costs(const CostSetting& setting, std::int64_t layer,
-                                const BlockSpec& block) {
-  PhaseSeconds seconds = subblock_workload(setting, subblock_name(block.attention));
-  const PhaseSeconds ffn_seconds = subblock_workload(setting, subblock_name(block.ffn));
+std::vector<double> block_costs(const CostSetting& setting, WorkloadTimes& times,
+                                std::int64_t layer, const BlockSpec& block) {
+  PhaseSeconds seconds = times.of(subblock_name(block.attention));
+  const PhaseSeconds ffn_seconds = times.of(subblock_name(block.ffn));
   seconds.prefill_s += ffn_seconds.prefill_s;
   seconds.generation_s += ffn_seconds.generation_s;
   return summed_costs(block_cost(*setting.parent, layer, block, setting.target, setting.types),
@@ -50,9 +69,9 @@ Problem make_problem(const SearchSpace& space, const ScoreTable* scores,
                      const std::vector<BoundBudget>& budgets, const CostSetting& setting) {
   Problem problem;
   problem.cost_names = summed_cost_names(setting);
-  problem.fixed_costs =
-      summed_costs(fixed_cost(*setting.parent, setting.types, setting.target),
-                   subblock_workload(setting, std::string(kFixedSubblock)), setting);
+  WorkloadTimes times(setting);
+  problem.fixed_costs = summed_costs(fixed_cost(*setting.parent, setting.types, setting.target),
+                                     times.of(std::string(kFixedSubblock)), setting);
   for (std::size_t i = 0; i < space.layers.size(); ++i) {
     const auto layer = static_cast<std::int64_t>(i);
     std::vector<Choice> choices;
@@ -61,7 +80,7 @@ Problem make_problem(const SearchSpace& space, const ScoreTable* scores,
         const BlockSpec block{attention, ffn};
         if (can_hold(setting, layer, block)) {
           const double score = scores == nullptr ? 0.0 : scores->block(layer, block).value;
-          choices.push_back({block.name(), score, block_costs(setting, layer, block)});
+          choices.push_back({block.name(), score, block_costs(setting, times, layer, block)});
         }
       }
     }

@@ -30,8 +30,8 @@ inline constexpr double kSecondOrderLimit = 0.3;
                                    const Assignment& child);
 
 // Upper bounds that an assignment oversteps move to the geometric mean of what it costs and what
-// they were, weighted: `share` = 1 leaves them, 0 asks for nothing yet. Lower bounds stay away
-// until share is 1.
+// they were, weighted: `share` = 1 leaves them, 0 asks for nothing yet. Lower bounds are no higher
+// than what the assignment costs until share is 1.
 [[nodiscard]] Problem part_of_the_way(const Problem& problem, const Assignment& from, double share);
 
 // At most `layers` layers may leave the assignment.

@@ -194,7 +194,9 @@ Assignment SearchSolver::parent_choices(const Problem& problem) const {
 }
 
 std::optional<Assignment> SearchSolver::best_of(const Problem& problem) const {
-  const SolveResult result = HighsSolver().solve(problem, solve_options());
+  SolveOptions options = solve_options();
+  options.explain = false;
+  const SolveResult result = HighsSolver().solve(problem, options);
   return result.solutions.empty() ? std::nullopt : std::optional(result.solutions.front().choices);
 }
 

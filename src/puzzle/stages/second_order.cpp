@@ -106,37 +106,76 @@ class SecondOrderEstimator {
   }
 
  private:
-  // ⟨g, δ⟩ of the evaluated blocks, [C, S (+ 1), B, T]: sampled gradients, then the KL's.
-  [[nodiscard]] at::Tensor products(const LayerGradients& gradients,
-                                    const at::Tensor& changes_BTCD) const {
-    at::Tensor directions_SBTD = gradients.sampled_SBTD;
-    if (input_.with_kl) {
-      directions_SBTD = at::cat({directions_SBTD, gradients.kl_BTD.unsqueeze(0)});
+  // Takes the evaluated blocks' outputs in any order and makes ⟨g, δ⟩ of them, some at a time.
+  class Products {
+   public:
+    // `directions_SBTD`: sampled gradients, then the KL's if there is one.
+    Products(const LayerGradients& gradients, const at::Tensor& directions_SBTD,
+             std::vector<double>& giant_changes)
+        : output_BTD_(gradients.output_BTD),
+          directions_BTDS_(directions_SBTD.permute({1, 2, 3, 0})),
+          norms_BT_(at::linalg_vector_norm(output_BTD_, 2, {-1})),
+          is_ordinary_BT_(norms_BT_ <=
+                          kGiantNorm * std::get<0>(norms_BT_.median(-1, /*keepdim=*/true))),
+          giant_changes_(giant_changes),
+          products_(giant_changes.size()) {}
+
+    void add(std::size_t position, const at::Tensor& output_BTD) {
+      positions_.push_back(position);
+      changes_.push_back(output_BTD - output_BTD_);
+      if (std::ssize(changes_) == kSecondOrderBlocksAtOnce) {
+        flush();
+      }
     }
-    return at::matmul(changes_BTCD, directions_SBTD.permute({1, 2, 3, 0}))
-        .to(at::kFloat)
-        .permute({2, 3, 0, 1});
+
+    // [S (+ 1), B, T] each.
+    std::vector<at::Tensor> finish() {
+      flush();
+      return std::move(products_);
+    }
+
+   private:
+    void flush() {
+      if (changes_.empty()) {
+        return;
+      }
+      const at::Tensor changes_BTCD = at::stack(changes_, 2);
+      const at::Tensor products_CSBT =
+          at::matmul(changes_BTCD, directions_BTDS_).to(at::kFloat).permute({2, 3, 0, 1});
+      const at::Tensor ratios_BTC =
+          at::linalg_vector_norm(changes_BTCD, 2, {-1}) / norms_BT_.unsqueeze(-1);
+      const at::Tensor largest_C = ratios_BTC.masked_fill(is_ordinary_BT_.unsqueeze(-1), 0.0)
+                                       .amax({0, 1})
+                                       .to(at::kCPU, at::kDouble);
+      for (std::size_t i = 0; i < positions_.size(); ++i) {
+        const auto c = static_cast<std::int64_t>(i);
+        products_[positions_[i]] = products_CSBT[c];
+        double& largest = giant_changes_[positions_[i]];
+        largest = std::max(largest, largest_C[c].item<double>());
+      }
+      positions_.clear();
+      changes_.clear();
+    }
+
+    at::Tensor output_BTD_;
+    at::Tensor directions_BTDS_;
+    at::Tensor norms_BT_;
+    at::Tensor is_ordinary_BT_;
+    std::vector<double>& giant_changes_;
+    std::vector<at::Tensor> products_;
+    std::vector<std::size_t> positions_;  // of the changes held
+    std::vector<at::Tensor> changes_;
+  };
+
+  [[nodiscard]] at::Tensor directions_SBTD(const LayerGradients& gradients) const {
+    return input_.with_kl ? at::cat({gradients.sampled_SBTD, gradients.kl_BTD.unsqueeze(0)})
+                          : gradients.sampled_SBTD;
   }
 
-  void add_giant_changes(const LayerGradients& gradients, const at::Tensor& changes_BTCD) {
-    const at::Tensor norms_BT = at::linalg_vector_norm(gradients.output_BTD, 2, {-1});
-    const at::Tensor medians_B1 = std::get<0>(norms_BT.median(-1, /*keepdim=*/true));
-    const at::Tensor is_ordinary_BT = norms_BT <= kGiantNorm * medians_B1;
-    const at::Tensor ratios_BTC =
-        at::linalg_vector_norm(changes_BTCD, 2, {-1}) / norms_BT.unsqueeze(-1);
-    const at::Tensor largest_C = ratios_BTC.masked_fill(is_ordinary_BT.unsqueeze(-1), 0.0)
-                                     .amax({0, 1})
-                                     .to(at::kCPU, at::kDouble);
-    std::vector<double>& largest = giant_changes_[static_cast<std::size_t>(gradients.layer)];
-    for (std::size_t i = 0; i < largest.size(); ++i) {
-      largest[i] = std::max(largest[i], largest_C[static_cast<std::int64_t>(i)].item<double>());
-    }
-  }
-
-  // δ of the evaluated blocks, [B, T, D] each. Those with the model's attention share its output,
-  // and widths of one nested FFN also their activations.
-  [[nodiscard]] std::vector<at::Tensor> output_changes(const LayerGradients& gradients,
-                                                       const PassContext& pass) const {
+  // Of the evaluated blocks, [S (+ 1), B, T] each. Those with the model's attention share its
+  // output, and widths of one nested FFN also their activations.
+  [[nodiscard]] std::vector<at::Tensor> evaluate(const LayerGradients& gradients,
+                                                 const PassContext& pass) {
     const auto index = static_cast<std::size_t>(gradients.layer);
     const LayerWeights& own = input_.model->layers[index];
     const LayerLibrary library = input_.library(gradients.layer);
@@ -144,7 +183,7 @@ class SecondOrderEstimator {
     const std::vector<BlockSpec>& blocks = input_.layers[index].evaluated;
     at::Tensor middle;
     std::map<const NestedFfn*, std::map<std::int64_t, std::size_t>> widths;  // positions in blocks
-    std::vector<at::Tensor> outputs(blocks.size());
+    Products products(gradients, directions_SBTD(gradients), giant_changes_[index]);
     for (std::size_t i = 0; i < blocks.size(); ++i) {
       const BlockSpec& block = blocks[i];
       const bool has_middle =
@@ -157,16 +196,14 @@ class SecondOrderEstimator {
         continue;
       }
       const LayerWeights weights = make_block(parent_.weights, library, gradients.layer, block);
-      outputs[i] = has_middle ? apply_ffn(weights.ffn, parent_.geometry, middle)
-                              : apply_layer(weights, parent_.geometry, gradients.input_BTD, pass);
+      products.add(i, has_middle
+                          ? apply_ffn(weights.ffn, parent_.geometry, middle)
+                          : apply_layer(weights, parent_.geometry, gradients.input_BTD, pass));
     }
     for (const auto& [nested, positions] : widths) {
-      add_nested_outputs(*nested, positions, middle, outputs);
+      add_nested(*nested, positions, middle, products);
     }
-    for (at::Tensor& output : outputs) {
-      output = output - gradients.output_BTD;
-    }
-    return outputs;
+    return products.finish();
   }
 
   // What an FFN of the layer is made from, where that is a nested one.
@@ -177,9 +214,8 @@ class SecondOrderEstimator {
     return is_of_library ? library.find_nested(ffn.width) : nullptr;
   }
 
-  void add_nested_outputs(const NestedFfn& nested,
-                          const std::map<std::int64_t, std::size_t>& positions,
-                          const at::Tensor& middle, std::vector<at::Tensor>& outputs) const {
+  void add_nested(const NestedFfn& nested, const std::map<std::int64_t, std::size_t>& positions,
+                  const at::Tensor& middle, Products& products) const {
     std::vector<std::int64_t> widths;
     std::vector<std::size_t> targets;
     for (const auto& [width, position] : positions) {
@@ -188,7 +224,7 @@ class SecondOrderEstimator {
     }
     NestedForward(nested).visit(ffn_input(nested.whole, parent_.geometry, middle), widths,
                                 [&](std::size_t index, const at::Tensor& y) {
-                                  outputs[targets[index]] = middle + y.to(middle.scalar_type());
+                                  products.add(targets[index], middle + y.to(middle.scalar_type()));
                                 });
   }
 
@@ -198,13 +234,14 @@ class SecondOrderEstimator {
     if (blocks.empty()) {
       return;
     }
-    const at::Tensor changes_BTCD = at::stack(output_changes(gradients, pass), 2);
-    add_giant_changes(gradients, changes_BTCD);
-    const at::Tensor evaluated = products(gradients, changes_BTCD);
+    const std::vector<at::Tensor> evaluated = evaluate(gradients, pass);
+    const auto product = [&](std::int64_t position) {
+      return evaluated[static_cast<std::size_t>(position)];
+    };
     for (std::size_t b = 0; b < blocks.size(); ++b) {
       const EstimatedBlock& block = blocks[b];
-      const at::Tensor a = block.second < 0 ? evaluated[block.first]
-                                            : evaluated[block.first] + evaluated[block.second];
+      const at::Tensor a =
+          block.second < 0 ? product(block.first) : product(block.first) + product(block.second);
       const at::Tensor sampled = a.slice(0, 0, input_.samples);  // [S, B, T]
       const at::Tensor sums = sums_[index][static_cast<std::int64_t>(b)];
       if (input_.with_kl) {

@@ -51,8 +51,12 @@ struct BlockEstimate {
   double giant_change = 0.0;
 };
 
+// Blocks of a layer whose changes are held at once.
+inline constexpr std::int64_t kSecondOrderBlocksAtOnce = 8;
+
 // By layer, in the order of its blocks. Windows are split over ranks, all of which call this; the
-// result is the same on each. A batch's states are held for all layers, layers × batch × D. Layers
+// result is the same on each. A batch's states are held for all layers, layers × batch × D, and
+// twice kSecondOrderBlocksAtOnce changes as large as one of them. Layers
 // in front of the first with blocks are not walked. Throws Error(kUsage) for a variant that the
 // library does not hold, Error(kNumeric) naming the block for activations that are not finite.
 [[nodiscard]] std::vector<std::vector<BlockEstimate>> estimate_second_order(

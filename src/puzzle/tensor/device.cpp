@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <thread>
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
@@ -12,6 +11,7 @@
 #include <malloc.h>
 #include <sys/resource.h>
 
+#include "puzzle/base/cores.h"
 #include "puzzle/base/error.h"
 
 namespace puzzle {
@@ -58,8 +58,7 @@ c10::ScalarType fastest_type(const c10::Device& device) {
 }
 
 void set_num_threads(std::int64_t threads) {
-  const auto cores = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
-  at::set_num_threads(static_cast<int>(threads > 0 ? threads : cores));
+  at::set_num_threads(static_cast<int>(threads > 0 ? threads : usable_cores()));
 }
 
 std::int64_t num_threads() { return at::get_num_threads(); }

@@ -32,7 +32,7 @@ void make_deterministic();
 // Waits for queued work of a GPU; nothing on the CPU. Used around timings.
 void synchronize(const c10::Device& device);
 
-// "cpu, 2 threads, OMP_WAIT_POLICY=PASSIVE" or "cuda:0 NVIDIA H100 …", printed with every timing.
+// "cpu, 2 threads, OMP_WAIT_POLICY=PASSIVE" or "cuda:0", printed with every timing.
 [[nodiscard]] std::string describe_device(const c10::Device& device);
 
 // Highest resident memory of this process so far, bytes.

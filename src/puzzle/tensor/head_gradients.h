@@ -19,7 +19,7 @@ struct HeadGradients {
 
 // q = softmax(head · hidden). Labels are drawn by inverting the cumulative distribution at
 // `uniforms_NS` in [0, 1), so the same numbers give the same labels whatever the chunk. No
-// autograd. `parent` may be null. `chunk_tokens` bounds memory: chunk × V × 4 bytes × 3.
+// autograd. `parent` may be null. `chunk_tokens` bounds memory: chunk × V × 4 bytes × 4.
 [[nodiscard]] HeadGradients head_gradients(const HeadInput& model, const at::Tensor& uniforms_NS,
                                            const HeadInput* parent,
                                            std::int64_t chunk_tokens = 256);

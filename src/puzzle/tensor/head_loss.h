@@ -45,7 +45,8 @@ struct HeadLossWeights {
 // Mean over tokens of kl·KL + lm·CE as one differentiable scalar. The gradient with respect to
 // child.hidden_ND (and child.head_VD where that requires grad) is computed in the forward pass,
 // chunk by chunk, and kept instead of logits. Gradients: ∂KL/∂logits = q − p, ∂CE/∂logits = q −
-// onehot. `kl_mean_out`, if not null, receives the detached mean KL (a device scalar).
+// onehot. `kl_mean_out`, if not null, receives the detached mean KL (a device scalar), 0 where
+// weights.kl is 0: the parent's distribution is not computed then.
 [[nodiscard]] at::Tensor head_loss(const HeadInput& parent, const HeadInput& child,
                                    const at::Tensor& labels, const HeadLossWeights& weights,
                                    at::Tensor* kl_mean_out, std::int64_t chunk_tokens = 256);

@@ -39,8 +39,9 @@ void AdamWOptions::visit(OptionList& list) {
 }
 
 void AdamWOptions::visit_update(OptionList& list) {
-  list.add("beta1", beta1, Range<double>{0.0, 1.0}, "Decay of the first moment.");
-  list.add("beta2", beta2, Range<double>{0.0, 1.0}, "Decay of the second moment.");
+  const Range<double> decay{0.0, 0.9999999};  // at 1 the moments' bias is corrected by 1/0
+  list.add("beta1", beta1, decay, "Decay of the first moment.");
+  list.add("beta2", beta2, decay, "Decay of the second moment.");
   list.add("eps", eps, Range<double>{0.0, 1.0}, "Added to the root of the second moment.");
   list.add("weight_decay", weight_decay, Range<double>{0.0, 10.0},
            "Decoupled weight decay of matrices; norms and biases have none.");
