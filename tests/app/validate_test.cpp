@@ -72,6 +72,33 @@ TEST_F(Validate, WhereRecipesShareAFileSettingsMayDecideNothing) {
   EXPECT_NO_THROW(validate(recipe_, spec_, UselessSettings::kLetPass));
 }
 
+TEST_F(Validate, WhatWouldFailInALaterStageIsSaidAtOnce) {
+  set("search.metric=lm_loss");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "search.metric is lm_loss, which score.method hybrid does not give; set "
+                      "score.method to replace-one");
+  set("score.method=replace-one");
+  EXPECT_NO_THROW(validate(recipe_, spec_));
+  set("search.metric=downstream");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "set score.method to downstream");
+  set("search.metric=kl");
+  set("distill_child.kl_weight=0");
+  set("distill_child.cosine_weight=0");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "cosine_weight, kl_weight and lm_weight are all 0");
+  set("distill_child.kl_weight=1");
+  set("repair.lambdas=[]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "repair.lambdas is empty");
+}
+
+TEST_F(Validate, TextsMayBeMissingWhereTheyAreNotRead) {
+  set("data.sources=[nowhere.txt]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "data.sources: there is no file or folder 'nowhere.txt'; --corpus");
+  EXPECT_NO_THROW(validate(recipe_, spec_, UselessSettings::kRefuse, CorpusCheck::kMayBeMissing));
+}
+
 TEST_F(Validate, TwoSetsOfOneNameAreRefused) {
   set("evaluate.minimal_pairs=[/nowhere/a/test.jsonl]");
   set("evaluate.last_word=[/nowhere/b/test.txt]");

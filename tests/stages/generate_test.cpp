@@ -148,6 +148,7 @@ TEST(Generate, ATinyTopPOrTemperatureIsGreedy) {
   const LoadedModel model = toy_model(mixtures()[0]);
   const std::string greedy = run(model, {.max_tokens = 30});
   EXPECT_EQ(run(model, {.max_tokens = 30, .temperature = 1.0, .top_p = 1e-9, .seed = 3}), greedy);
+  EXPECT_EQ(run(model, {.max_tokens = 30, .temperature = 1.0, .top_p = 0.0, .seed = 3}), greedy);
   EXPECT_EQ(run(model, {.max_tokens = 30, .temperature = 1e-4, .top_p = 1.0, .seed = 3}), greedy);
   EXPECT_NE(run(model, {.max_tokens = 30, .temperature = 1.0, .top_p = 1.0, .seed = 3}), greedy);
 }

@@ -113,7 +113,8 @@ void add_clean(CLI::App& app, GlobalOptions& global, Action& selected) {
   CLI::App* verb = app.add_subcommand(
       "clean",
       "Remove what a finished run no longer needs: library, tokens, training states, the children "
-      "that training started from");
+      "that training started from. What stays is the child, its files and the report; stages that "
+      "are asked for later (`scenarios`, `export --check`) make the library anew");
   verb->add_option("run", *folder, "Folder of the run")->required();
   verb->add_flag("--force", *force, "Also where the run has not finished: its work is lost");
   verb->callback([folder, force, &global, &selected] {
@@ -124,7 +125,8 @@ void add_clean(CLI::App& app, GlobalOptions& global, Action& selected) {
       if (!is_finished && !*force) {
         fail(ErrorKind::kUsage,
              "{}: the run has not finished, and what would be removed is what it goes on from; "
-             "finish it with `puzzle run`, or --force",
+             "finish it with `puzzle run` (or, in a folder of `puzzle compare`, all of its grids), "
+             "or --force",
              run.string());
       }
       const std::vector<std::string> removed = clean(run);

@@ -27,7 +27,8 @@ constexpr const char* kLaunchedFlag = "--launched-rank";
 
 constexpr const char* kProgramFooter =
     "Examples:\n"
-    "  puzzle run MODEL.gguf --corpus texts/ --budget \"generation_tokens_per_s >= 1.3x\"\n"
+    "  puzzle run MODEL.gguf --corpus texts/ --target llama-server \\\n"
+    "      --budget \"generation_tokens_per_s >= 1.3x\"\n"
     "  puzzle plan MODEL.gguf --corpus texts/    what that will cost\n"
     "  puzzle run recipe.yaml                    all options from a file; `puzzle options` lists "
     "them\n"
@@ -35,7 +36,8 @@ constexpr const char* kProgramFooter =
     "A run that was interrupted goes on with the same command.\n\n"
     "Exit codes: 0 done, 2 options or recipe, 3 a file's content, 4 disk, network or another "
     "program,\n"
-    "5 no child meets the budgets, 6 non-finite numbers, 7 another process of the group died,\n"
+    "5 no child meets the budgets, 6 non-finite numbers, or no answer in search.time_limit_s, 7 "
+    "another process of the group died,\n"
     "70 a fault of puzzle itself, 130 stopped by a signal.";
 constexpr const char* kVerbFooter =
     "With every verb: --json, --quiet, --debug; with a stage also --launch N (`puzzle --help`).";

@@ -19,6 +19,7 @@
 #include "puzzle/stages/check_exports.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/search_costs.h"
+#include "puzzle/tensor/device.h"
 
 namespace puzzle {
 namespace {
@@ -289,7 +290,8 @@ void add_plan(CLI::App& app, GlobalOptions& global, Action& selected) {
         return;
       }
       const ModelSpec parent = load_model_spec(recipe.model);
-      validate(recipe, parent);
+      validate(recipe, parent, UselessSettings::kRefuse, CorpusCheck::kMayBeMissing);
+      set_num_threads(recipe.threads);
       const Plan plan = make_plan(recipe, parent, machine->flops_per_s(recipe.device));
       if (global.json) {
         print_json(global, plan_json(plan));

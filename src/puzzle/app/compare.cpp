@@ -188,6 +188,10 @@ Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell) {
   recipe.run = grid.options.run;
   for (const std::vector<std::string>* settings : {&grid.options.set, &cell.settings}) {
     for (const std::string& setting : *settings) {
+      if (setting.starts_with("run=")) {
+        fail(ErrorKind::kUsage, "{}: {}: the folder of all cells is the grid's `run`, or --run",
+             grid.file.string(), setting);
+      }
       if (settings != &cell.settings || !is_compress_setting(setting)) {
         list.set_assignment(setting);
       }
@@ -201,6 +205,9 @@ void check_cell_recipes(const CompareGrid& grid) {
     try {
       const Recipe recipe = cell_recipe(grid, cell);
       validate(recipe, load_model_spec(recipe.model), UselessSettings::kLetPass);
+      if (cell.compress.method == "none") {
+        check_programs(recipe, "evaluate");
+      }
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kInfeasible) {
         fail_in_cell(grid, cell, error);

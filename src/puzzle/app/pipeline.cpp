@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <utility>
 
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
@@ -11,56 +10,20 @@
 #include "puzzle/app/scenario_text.h"
 #include "puzzle/app/stage_times.h"
 #include "puzzle/app/validate.h"
-#include "puzzle/app/version.h"
 #include "puzzle/base/error.h"
-#include "puzzle/base/file.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
-#include "puzzle/base/strings.h"
-#include "puzzle/data/token_file.h"
 #include "puzzle/engine/cost_model.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/report/run_report.h"
-#include "puzzle/results/facts.h"
 #include "puzzle/results/throughput_rows.h"
-#include "puzzle/stages/model_card.h"
+#include "puzzle/stages/gguf_export.h"
+#include "puzzle/stages/search_budgets.h"
 #include "puzzle/stages/weight_types.h"
 #include "puzzle/tensor/device.h"
 
 namespace puzzle {
-namespace {
-
-std::string resolved_yaml(const Recipe& recipe) {
-  Recipe copy = recipe;
-  OptionList list;
-  copy.visit(list);
-  return list.to_yaml();
-}
-
-// What a run starts from: the licence where only the parent's files say it, and a baseline search
-// for every child to compare with.
-Recipe complete_recipe(Recipe recipe, UselessSettings useless) {
-  if (recipe.model.empty()) {
-    fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
-  }
-  validate(recipe, load_model_spec(recipe.model), useless);
-  if (recipe.license.empty()) {
-    recipe.license = license_of(recipe.model);
-  }
-  std::vector<std::string>& baselines = recipe.search.baselines;
-  for (const std::string& name : recipe.compare) {
-    if (name != kPaperInit &&
-        std::find(baselines.begin(), baselines.end(), name) == baselines.end()) {
-      baselines.push_back(name);
-    }
-  }
-  return recipe;
-}
-
-constexpr const char* kFinishedFact = "finished_at";
-
-}  // namespace
 
 const std::vector<Pipeline::Stage>& Pipeline::stages() {
   static const std::vector<Stage> kStages = {
@@ -101,90 +64,9 @@ std::size_t stage_index(const std::string& name) {
   return static_cast<std::size_t>(found - names.begin());
 }
 
-Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command)
-    : Pipeline(complete_recipe(recipe, UselessSettings::kRefuse), kChild, /*is_cell=*/false,
-               communicator, command) {}
-
-Pipeline::Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command,
-                   std::string child_name)
-    : Pipeline(complete_recipe(recipe, UselessSettings::kLetPass), std::move(child_name),
-               /*is_cell=*/true, communicator, command) {}
-
-Pipeline::Pipeline(const Recipe& complete_recipe, std::string child_name, bool is_cell,
-                   Communicator& communicator, const std::string& command)
-    : recipe_(complete_recipe), child_name_(std::move(child_name)), is_cell_(is_cell) {
-  // Ranks of one machine share its cores as their launcher said.
-  if (recipe_.threads > 0 || communicator.size() == 1) {
-    set_num_threads(recipe_.threads);
-  }
-  make_deterministic();
-  const c10::Device device = parse_device(recipe_.device);
-  log_debug("{}", describe_device(device));
-  communicator.agree("recipe", resolved_yaml(recipe_));
-  if (communicator.is_first()) {
-    open_folder();
-  }
-  communicator.barrier();
-  const std::filesystem::path folder = recipe_.run;
-  if (!db_) {
-    db_ = std::make_unique<RunDb>(folder / "run.db", RunDbMode::kRead);
-  }
-  context_ = std::make_unique<RunContext>(
-      RunContext{folder, *db_, communicator, device, c10::ScalarType::Float, recipe_.seed});
-  parent_ = std::make_unique<LoadedModel>(open_model(recipe_.model, device, context_->type));
-  space_ = make_search_space(recipe_.search_space, parent_->weights.spec);
-  if (communicator.is_first()) {
-    record_facts(command);
-  }
-  parts_ = std::make_unique<TokenParts>(split_tokens(token_file(communicator), recipe_.data));
-}
-
-Pipeline::~Pipeline() = default;
-
-// Rank 0 makes it, if it is not there.
-std::shared_ptr<const TokenFile> Pipeline::token_file(Communicator& communicator) const {
-  const auto load = [&] {
-    return load_token_file(context_->folder / "data", recipe_.data, *parent_->tokenizer);
-  };
-  std::shared_ptr<const TokenFile> file;
-  if (communicator.is_first()) {
-    file = load();
-  }
-  communicator.barrier();
-  return file ? file : load();
-}
-
-bool Pipeline::is_finished(const RunDb& db) { return !db.meta(kFinishedFact).value_or("").empty(); }
-
-void Pipeline::open_folder() {
-  const std::filesystem::path folder = recipe_.run;
-  make_folder(folder);
-  for (const auto& path : remove_stale_temporaries(folder)) {
-    log_debug("removed {}, which a killed process left", path.string());
-  }
-  write_text_file(folder / "recipe.yaml", resolved_yaml(recipe_));
-  db_ = std::make_unique<RunDb>(folder / "run.db");
-}
-
-void Pipeline::record_facts(const std::string& command) {
-  put_facts(*db_, {.version = kPuzzleVersion,
-                   .build = build_description(),
-                   .recipe_yaml = resolved_yaml(recipe_),
-                   .seed = recipe_.seed,
-                   .command = command});
-  put_machine(*db_, read_machine());
-  ParentFacts facts = parent_facts(parent_->weights.spec);
-  facts.license = recipe_.license;
-  facts.weights_key = parent_->key;
-  if (std::filesystem::is_regular_file(recipe_.model)) {
-    facts.file_bytes = static_cast<std::int64_t>(std::filesystem::file_size(recipe_.model));
-  }
-  put_parent(*db_, facts);
-  db_->put_meta(kFinishedFact, "");
-}
-
 void Pipeline::run_until(const std::string& last) {
   last_ = last;
+  check_training_text(last);
   if (context_->communicator.is_first()) {
     check_programs(recipe_, last);
   }
@@ -232,21 +114,6 @@ void Pipeline::run_stage(const Stage& stage) {
   log_debug("{} took {:.1f} s", stage.name, watch.seconds());
 }
 
-void Pipeline::finish() {
-  db_->put_meta(kFinishedFact, utc_now());
-  double seconds = 0.0;
-  for (const StageTotal& total : stage_totals(*db_, stage_names())) {
-    seconds += total.seconds;
-  }
-  log_info("run: {} of work in all, peak memory {}", human_seconds(seconds),
-           human_bytes(static_cast<double>(peak_resident_bytes())));
-  for (const BudgetOutcome& outcome : outcomes()) {
-    if (!outcome.is_met) {
-      log_warning("budget {}", outcome_text(outcome));
-    }
-  }
-}
-
 void Pipeline::init_library_stage() {
   const InitLibraryResult result = init_library(*context_, *parent_, space_, parts_->calibration,
                                                 parts_->validation, recipe_.init_library);
@@ -287,6 +154,15 @@ void Pipeline::score_stage() {
 }
 
 void Pipeline::measure_stage() {
+  const std::vector<BudgetSpec> budgets = parse_budgets(recipe_.search.budgets);
+  const bool has_times =
+      std::ranges::any_of(budgets, [](const BudgetSpec& spec) { return spec.cost->is_measured; });
+  if (has_times && recipe_.measure.engine == "native" &&
+      gguf_format_target(recipe_.export_child.formats) && context_->communicator.is_first()) {
+    log_warning(
+        "measure.engine is native: budgets on time hold for this program's own decoder, not for "
+        "the exported file in llama.cpp; --target llama-server is for that");
+  }
   measured_ =
       measure(*context_, *parent_, space_, recipe_.scenario, recipe_.measure, recipe_.engine);
 }

@@ -127,6 +127,7 @@ class Pipeline {
   void settle_scores();
   void open_folder();
   void record_facts(const std::string& command);
+  void check_training_text(const std::string& last) const;
   [[nodiscard]] std::shared_ptr<const TokenFile> token_file(Communicator& communicator) const;
   void run_stage(const Stage& stage);
   void finish();

@@ -127,6 +127,15 @@ void Pipeline::evaluate_stage() {
     share_equal_ends(children.back().second, parent_->weights);
     keys.push_back(state.key);
   };
+  if (context_->communicator.is_first() && !is_cell_) {  // curves of what another recipe trained
+    for (const std::string& name : comparable_names()) {
+      if (!recipe_.compare_distilled ||
+          std::ranges::find(recipe_.compare, name) == recipe_.compare.end()) {
+        db_->set_current(RunTable::kCurves, "distill-child/" + name + std::string(kDistilledSuffix),
+                         {});
+      }
+    }
+  }
   add_state(child_);
   if (!is_cell_) {
     for (const ChildState& state : before_) {

@@ -1,9 +1,7 @@
 #include "puzzle/app/recipe.h"
 
 namespace puzzle {
-namespace {
 
-// What a child can be compared with: another start of its own architecture, or another search.
 std::vector<std::string> comparable_names() {
   std::vector<std::string> names = {kPaperInit};
   for (const std::string& method : search_methods()) {
@@ -13,8 +11,6 @@ std::vector<std::string> comparable_names() {
   }
   return names;
 }
-
-}  // namespace
 
 void Recipe::visit(OptionList& list) {
   list.add("model", model,

@@ -27,6 +27,9 @@ namespace puzzle {
 // In `compare`: our own architecture with the paper's initialisation.
 inline constexpr const char* kPaperInit = "paper-init";
 
+// What a child can be compared with: another start of its own architecture, or another search.
+[[nodiscard]] std::vector<std::string> comparable_names();
+
 struct Recipe {
   std::string model;  // the parent
   std::string run = "runs/puzzle";

@@ -28,7 +28,8 @@ bool exports_gguf(const Recipe& recipe) { return has_gguf_format(recipe.export_c
 
 class Validator {
  public:
-  Validator(const Recipe& recipe, const ModelSpec& parent) : recipe_(recipe), parent_(parent) {}
+  Validator(const Recipe& recipe, const ModelSpec& parent, CorpusCheck corpus)
+      : recipe_(recipe), parent_(parent), corpus_(corpus) {}
 
   void check_all(UselessSettings useless) {
     attempt([&] { space_ = make_search_space(recipe_.search_space, parent_); });
@@ -54,6 +55,8 @@ class Validator {
     if (recipe_.score.method != "downstream") {
       attempt([&] { check_scoring_windows(scored_windows()); });
     }
+    check_metric();
+    check_training();
     check_measure();
     check_export();
     check_evaluate();
@@ -98,8 +101,18 @@ class Validator {
     if (data.sources.empty()) {
       add("data.sources is empty; name at least one corpus (--corpus)");
     }
-    for (const std::string& source : data.sources) {
-      attempt([&] { (void)corpus_files(parse_corpus_source(source)); });
+    for (const std::string& text : data.sources) {
+      attempt([&] {
+        const CorpusSource source = parse_corpus_source(text);
+        if (std::filesystem::exists(source.path)) {
+          (void)corpus_files(source);
+        } else if (corpus_ == CorpusCheck::kMustExist) {
+          add(
+              fmt::format("data.sources: there is no file or folder '{}'; --corpus names another, "
+                          "tools/setup.sh --with-corpus fetches the demo's",
+                          source.path.string()));
+        }
+      });
     }
     if (data.window > parent_.context_length) {
       add(fmt::format("data.window is {}, the parent's context {}{}", data.window,
@@ -181,6 +194,34 @@ class Validator {
         add(fmt::format("{} names layer {}, the parent has layers 0 to {}", option, layer,
                         parent_.num_layers() - 1));
       }
+    }
+  }
+
+  // Estimates are of the KL alone.
+  void check_metric() {
+    const std::string& metric = recipe_.search.metric;
+    const std::string& method = recipe_.score.method;
+    const bool asks_questions = method == "downstream";
+    if (asks_questions != (metric == "downstream")) {
+      add(fmt::format(
+          "search.metric is {}, which score.method {} does not give; set {}", metric, method,
+          asks_questions ? "search.metric to downstream" : "score.method to downstream"));
+    } else if (!asks_questions && metric != "kl" && method != "replace-one") {
+      add(
+          fmt::format("search.metric is {}, which score.method {} does not give; set score.method "
+                      "to replace-one",
+                      metric, method));
+    }
+  }
+
+  void check_training() {
+    const DistillChildOptions& child = recipe_.distill_child;
+    if (recipe_.train_child && child.cosine_weight <= 0.0 && child.kl_weight <= 0.0 &&
+        child.lm_weight <= 0.0) {
+      add("distill_child: cosine_weight, kl_weight and lm_weight are all 0; set at least one");
+    }
+    if (recipe_.repair_child && recipe_.repair.lambdas.empty()) {
+      add("repair.lambdas is empty: nothing to refit with; or repair_child: false");
     }
   }
 
@@ -332,6 +373,7 @@ class Validator {
 
   const Recipe& recipe_;
   const ModelSpec& parent_;
+  CorpusCheck corpus_;
   std::optional<SearchSpace> space_;
   std::vector<std::string> problems_;
   bool all_infeasible_ = true;
@@ -339,8 +381,9 @@ class Validator {
 
 }  // namespace
 
-void validate(const Recipe& recipe, const ModelSpec& parent, UselessSettings useless) {
-  Validator validator(recipe, parent);
+void validate(const Recipe& recipe, const ModelSpec& parent, UselessSettings useless,
+              CorpusCheck corpus) {
+  Validator validator(recipe, parent, corpus);
   validator.check_all(useless);
   validator.throw_if_any();
 }

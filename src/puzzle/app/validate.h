@@ -10,10 +10,13 @@ namespace puzzle {
 // once: names, paths, budgets that no child of the search space can meet, formats that cannot hold
 // the parent, settings that contradict each other or decide nothing. Relative paths count from the
 // current folder. Throws Error(kUsage) listing every problem; Error(kInfeasible) where budgets are
-// the only one. Settings that decide nothing are let pass where several recipes share a file.
+// the only one. Settings that decide nothing are let pass where several recipes share a file, and
+// texts may be missing where they are not read.
 enum class UselessSettings { kRefuse, kLetPass };
+enum class CorpusCheck { kMustExist, kMayBeMissing };
 void validate(const Recipe& recipe, const ModelSpec& parent,
-              UselessSettings useless = UselessSettings::kRefuse);
+              UselessSettings useless = UselessSettings::kRefuse,
+              CorpusCheck corpus = CorpusCheck::kMustExist);
 
 // The programs outside this one that the stages up to `last` run. Throws Error(kIo) where one is
 // missing, with advice.

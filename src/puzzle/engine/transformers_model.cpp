@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kTransformersAdvice =
-    "tools/setup.sh installs one in .venv, or pip install torch transformers";
+    "tools/setup.sh --with-tests installs one in .venv, or pip install torch transformers";
 
 // A file in a folder that only this user may enter, removed at the end.
 class TemporaryOutput {

@@ -24,8 +24,8 @@ std::int32_t pick_token(const at::Tensor& logits_V, const GenerateOptions& optio
     // A token stays if the ones before it do not yet have top_p between them; the first always
     // stays.
     const at::Tensor before = sorted.cumsum(-1) - sorted;
-    probs =
-        at::zeros_like(probs).scatter(0, order, sorted * before.lt(options.top_p).to(at::kDouble));
+    const at::Tensor stays = before.lt(options.top_p).logical_or(before.le(0.0));
+    probs = at::zeros_like(probs).scatter(0, order, sorted * stays.to(at::kDouble));
   }
   return static_cast<std::int32_t>(
       at::multinomial(probs, 1, /*replacement=*/false, generator).item<std::int64_t>());

@@ -194,7 +194,7 @@ class StackServers {
 
   // Calls `use` with the stack's server; `is_new` says that it has answered nothing yet.
   template <class Use>
-  auto with_server(std::size_t stack, const Use& use) const {
+  [[nodiscard]] auto with_server(std::size_t stack, const Use& use) const {
     if (!servers_.empty()) {
       return use(*servers_[stack], false);
     }
