@@ -158,7 +158,7 @@ void Pipeline::measure_stage() {
   const bool has_times =
       std::ranges::any_of(budgets, [](const BudgetSpec& spec) { return spec.cost->is_measured; });
   if (has_times && recipe_.measure.engine == "native" &&
-      gguf_format_target(recipe_.export_child.formats) && context_->communicator.is_first()) {
+      has_gguf_format(recipe_.export_child.formats) && context_->communicator.is_first()) {
     log_warning(
         "measure.engine is native: budgets on time hold for this program's own decoder, not for "
         "the exported file in llama.cpp; --target llama-server is for that");

@@ -185,12 +185,12 @@ class Planner {
     const std::int64_t tokens = tokens_used(recipe_.score.num_tokens, recipe_.data.scoring_tokens);
     const Work work = score_work(recipe_, parent_, space_);
     // Exact scores hold states of all tokens, estimates those of a batch at every layer.
-    const bool estimates = recipe_.score.method == "hybrid" || recipe_.score.method == "gradient";
     const std::int64_t batch_tokens =
         std::min(tokens, recipe_.score.batch_windows * recipe_.data.window);
     const std::int64_t held = std::max(
-        2 * tokens,
-        estimates ? batch_tokens * (parent_.num_layers() + 2 * kSecondOrderBlocksAtOnce) : 0);
+        2 * tokens, is_estimated(recipe_.score)
+                        ? batch_tokens * (parent_.num_layers() + 2 * kSecondOrderBlocksAtOnce)
+                        : 0);
     const HeldBytes states = held_bytes(parent_, held, INT64_MAX / (1 << 20));
     add("score", {.tokens = tokens,
                   .flops = work.flops(),

@@ -86,7 +86,7 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
   const bool fitted = recipe.init_library.init == "least-squares";
   const std::string& scoring = recipe.score.method;
   const bool scores_text = scoring != "downstream";
-  const bool estimates = scoring == "hybrid" || scoring == "gradient";
+  const bool estimates = is_estimated(recipe.score);
   const EvaluateOptions& evaluate = recipe.evaluate;
   const bool questions = !evaluate.minimal_pairs.empty() || !evaluate.multiple_choice.empty() ||
                          !evaluate.last_word.empty();

@@ -132,8 +132,7 @@ class Validator {
   // llama.cpp goes beyond no model's.
   void check_scenario() {
     const std::int64_t tokens = recipe_.scenario.prompt_tokens + recipe_.scenario.generated_tokens;
-    const bool runs =
-        recipe_.throughput.enabled && gguf_format_target(recipe_.export_child.formats);
+    const bool runs = recipe_.throughput.enabled && exports_gguf(recipe_);
     if ((runs || !parent_.context_limit.empty()) && tokens > parent_.context_length) {
       add(
           fmt::format("scenario: {} tokens of prompt and answer, the parent's context {}{}; "
@@ -215,13 +214,11 @@ class Validator {
   }
 
   void check_training() {
-    const DistillChildOptions& child = recipe_.distill_child;
-    if (recipe_.train_child && child.cosine_weight <= 0.0 && child.kl_weight <= 0.0 &&
-        child.lm_weight <= 0.0) {
-      add("distill_child: cosine_weight, kl_weight and lm_weight are all 0; set at least one");
+    if (recipe_.train_child) {
+      attempt([&] { check_distill_child(recipe_.distill_child); });
     }
-    if (recipe_.repair_child && recipe_.repair.lambdas.empty()) {
-      add("repair.lambdas is empty: nothing to refit with; or repair_child: false");
+    if (recipe_.repair_child) {
+      attempt([&] { check_repair(recipe_.repair); });
     }
   }
 

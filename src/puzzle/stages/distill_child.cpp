@@ -40,11 +40,7 @@ std::string distill_child_key(const LoadedModel& parent, const DistillChildInput
   return key.key();
 }
 
-void check_distill_options(const DistillChildOptions& options, const TokenPart& validation) {
-  if (options.cosine_weight <= 0.0 && options.kl_weight <= 0.0 && options.lm_weight <= 0.0) {
-    fail(ErrorKind::kUsage,
-         "distill_child: cosine_weight, kl_weight and lm_weight are all 0; set at least one");
-  }
+void check_validation(const TokenPart& validation) {
   if (validation.num_windows() == 0) {
     fail(ErrorKind::kUsage,
          "distill_child: the validation part has no windows, so the best weights cannot be chosen; "
@@ -357,10 +353,18 @@ void DistillChildOptions::visit(OptionList& list) {
   schedule.visit(list);
 }
 
+void check_distill_child(const DistillChildOptions& options) {
+  if (options.cosine_weight <= 0.0 && options.kl_weight <= 0.0 && options.lm_weight <= 0.0) {
+    fail(ErrorKind::kUsage,
+         "distill_child: cosine_weight, kl_weight and lm_weight are all 0; set at least one");
+  }
+}
+
 DistillChildResult distill_child(RunContext& context, const LoadedModel& parent,
                                  const DistillChildInput& input, const TokenPart& train,
                                  const TokenPart& validation, const DistillChildOptions& options) {
-  check_distill_options(options, validation);
+  check_distill_child(options);
+  check_validation(validation);
   const Stopwatch watch;
   const std::string key =
       distill_child_key(parent, input, train, validation, options, context.seed);

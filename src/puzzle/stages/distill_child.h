@@ -57,6 +57,9 @@ struct DistillChildResult {
   std::int64_t best_step = 0;  // 0: training did not help, the child is kept as it was
 };
 
+// Throws Error(kUsage) where nothing would be learnt.
+void check_distill_child(const DistillChildOptions& options);
+
 // The child with the lowest held-out KL seen, in children/<name>. A killed run goes on from the
 // last saved state to the same bits. Validation and logging read the device once each. Gradients
 // are summed over ranks. Throws Error(kUsage) for options that train nothing, Error(kNumeric) for a

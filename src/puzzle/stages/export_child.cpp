@@ -133,10 +133,10 @@ class Exporter {
     key.add("parent name", parent_.weights.spec.name).add("format", format).add("types", types);
     if (parent_.tokenizer != nullptr) {
       add_tokenizer_to_key(key, *parent_.tokenizer);
-    }
-    if (parent_.tokenizer != nullptr && find_hf_format(format) != nullptr) {
-      for (const auto& [name, content] : load_hf_tokenizer_files(tokenizer_path(parent_.path))) {
-        key.add(name, content);
+      if (find_hf_format(format) != nullptr) {
+        for (const auto& [name, content] : load_hf_tokenizer_files(tokenizer_path(parent_.path))) {
+          key.add(name, content);
+        }
       }
     }
     if (format != "hf" && find_hf_format(format) != nullptr) {

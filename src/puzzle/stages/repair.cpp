@@ -77,14 +77,18 @@ void RepairOptions::visit(OptionList& list) {
            "rest goes to a file in the run folder.");
 }
 
-RepairResult repair(RunContext& context, const LoadedModel& parent, const RepairInput& input,
-                    const TokenPart& calibration_part, const TokenPart& validation_part,
-                    const RepairOptions& options) {
-  const c10::NoGradGuard no_grad;
+void check_repair(const RepairOptions& options) {
   if (options.lambdas.empty()) {
     fail(ErrorKind::kUsage,
          "repair.lambdas is empty: nothing to refit with; or repair_child: false");
   }
+}
+
+RepairResult repair(RunContext& context, const LoadedModel& parent, const RepairInput& input,
+                    const TokenPart& calibration_part, const TokenPart& validation_part,
+                    const RepairOptions& options) {
+  const c10::NoGradGuard no_grad;
+  check_repair(options);
   const Stopwatch watch;
   const TokenPart calibration = first_or_all(calibration_part, options.num_tokens);
   const TokenPart validation = first_or_all(validation_part, options.validation_tokens);

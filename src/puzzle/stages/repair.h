@@ -61,6 +61,9 @@ struct RepairResult {
   std::int64_t refitted = 0;  // matrices changed; 0 where the repair was not kept
 };
 
+// Throws Error(kUsage) where there is nothing to refit with.
+void check_repair(const RepairOptions& options);
+
 // Writes children/<name>. Finished layers of a killed run are not refitted again, and the result is
 // the same to the bit. Tokens are split over ranks. Throws Error(kUsage) for empty parts,
 // Error(kNumeric) for activations that are not finite, Error(kIo), Error(kInterrupted).

@@ -82,10 +82,6 @@ void check_scoring_windows(std::int64_t num_windows) {
 
 namespace {
 
-bool is_estimated(const ScoreOptions& options) {
-  return options.method == "gradient" || options.method == "hybrid";
-}
-
 // The candidates of `layers` that `wanted` names, and no others.
 LayerCandidates restricted_to(const LayerCandidates& layers, const std::vector<Candidate>& wanted) {
   std::set<std::string> keys;
@@ -266,6 +262,10 @@ class Stage {
 };
 
 }  // namespace
+
+bool is_estimated(const ScoreOptions& options) {
+  return options.method == "gradient" || options.method == "hybrid";
+}
 
 ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
                   const SearchSpace& space, const TokenPart& scoring, const ScoreOptions& options) {

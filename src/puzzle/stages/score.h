@@ -52,6 +52,9 @@ struct ScoreResult {
 void check_score(const ScoreOptions& options, const ModelSpec& parent, const SearchSpace& space);
 void check_scoring_windows(std::int64_t num_windows);
 
+// Whether the method makes second-order estimates.
+[[nodiscard]] bool is_estimated(const ScoreOptions& options);
+
 // For every layer and variant of the space, with the other half the parent's, and for `pairs`, as
 // ScoreRows, by options.method:
 //
