@@ -13,6 +13,7 @@
 #include "puzzle/results/run_db.h"
 #include "results/made_up_comparison.h"
 #include "support/expect_error.h"
+#include "support/shared_data.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
@@ -80,15 +81,13 @@ TEST(Compare, TheProjectsGridsAreSound) {
       SCOPED_TRACE(entry.path().string() + ": " + cell.name);
       Recipe recipe = cell_recipe(grid, cell);
       recipe.model = (std::filesystem::path(PUZZLE_SOURCE_DIR) / recipe.model).string();
+      PUZZLE_REQUIRE_FILE(recipe.model);  // the parent is fetched by the demo
       ++cells;
-      if (!std::filesystem::exists(recipe.model)) {  // the parent is fetched by the demo
-        continue;
-      }
       // Of one's own; the file says where.
-      recipe.evaluate.minimal_pairs.clear();
-      recipe.score.minimal_pairs = {entry.path().string()};
+      recipe.evaluate.questions.minimal_pairs.clear();
+      recipe.score.questions.minimal_pairs = {entry.path().string()};
       if (recipe.score.method != "downstream") {
-        recipe.score.minimal_pairs.clear();
+        recipe.score.questions.minimal_pairs.clear();
       }
       EXPECT_NO_THROW(validate(recipe, load_model_spec(recipe.model), UselessSettings::kLetPass,
                                CorpusCheck::kMayBeMissing));

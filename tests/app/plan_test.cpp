@@ -10,8 +10,10 @@
 
 #include "puzzle/app/plan_work.h"
 #include "puzzle/arch/cost.h"
+#include "puzzle/base/file.h"
 #include "puzzle/model/checkpoint.h"
 #include "support/expect_error.h"
+#include "support/temp_dir.h"
 
 namespace puzzle {
 namespace {
@@ -164,6 +166,35 @@ TEST(Plan, LongTextsAreReadByEveryModel) {
     expected += 2 * 7 * length * (matrices + 30.0 * 4.0 * 576.0 * pairs) * (1.0 + 0.5 * 3);
   }
   EXPECT_NEAR((evaluate_work(recipe, spec, 0.5, 3).flops() - before) / expected, 1.0, 0.02);
+}
+
+// Two questions of two texts of 40 bytes: 40 tokens by the size of their text.
+TEST(Plan, QuestionsAreReadByEveryModelThatIsScored) {
+  const test::TempDir folder;
+  const fs::path file = folder / "pairs.jsonl";
+  const std::string text(40, 'a');
+  const std::string line =
+      R"({"sentence_good": ")" + text + R"(", "sentence_bad": ")" + text + "\"}\n";
+  write_text_file(file, line + line);
+  const ModelSpec spec = smollm2();
+  const double layers = layers_work(spec, 256).flops();
+  const double head = head_work(spec, 256).flops();
+  Recipe recipe = demo_recipe();
+  const double before = evaluate_work(recipe, spec, 0.5, 3).flops();
+  recipe.evaluate.questions.minimal_pairs = {file.string(), "nowhere.jsonl"};
+  EXPECT_NEAR(evaluate_work(recipe, spec, 0.5, 3).flops() - before,
+              40.0 * (2.5 * layers + 4.0 * head), 1e6);
+  recipe.score.questions.multiple_choice = {"nowhere.jsonl"};
+  recipe.score.method = "replace-one";
+  const SearchSpace space = make_search_space(recipe.search_space, spec);
+  const double exact = score_work(recipe, spec, space).flops();
+  recipe.score.method = "downstream";
+  EXPECT_EQ(score_work(recipe, spec, space).flops(), 0.0);
+  recipe.score.questions.minimal_pairs = {file.string()};
+  EXPECT_NEAR(score_work(recipe, spec, space).flops(),
+              exact * 40.0 / static_cast<double>(recipe.data.scoring_tokens), 1e6);
+  recipe.score.sets.max_questions = 1;
+  EXPECT_EQ(score_tokens(recipe), 20);
 }
 
 TEST(Plan, TheTableOfScenariosGrowsWithWhatIsTimed) {

@@ -107,6 +107,17 @@ TEST_F(Validate, TwoSetsOfOneNameAreRefused) {
                       "'test'");
 }
 
+TEST_F(Validate, QuestionsThatAreNotThereAreNamed) {
+  set("score.method=downstream");
+  set("search.metric=downstream");
+  set("score.minimal_pairs=[/nowhere/a.jsonl]");
+  set("evaluate.multiple_choice=[/nowhere/b.jsonl]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "score.minimal_pairs: there is no file or folder '/nowhere/a.jsonl'");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage,
+                      "evaluate.multiple_choice: there is no file or folder '/nowhere/b.jsonl'");
+}
+
 TEST_F(Validate, BudgetsThatNoChildCanMeetAreInfeasible) {
   set("search.budgets=[\"parameters <= 1\"]");
   EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kInfeasible, "parameters <= 1");

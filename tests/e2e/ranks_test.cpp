@@ -67,6 +67,49 @@ TEST(Ranks, TwoGiveTheScoresAndEvaluationsOfOne) {
   }
 }
 
+// A whole run: the same child, trained, and all that it is compared with, trained as well.
+TEST(Ranks, TwoMakeTheChildrenOfOne) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  const auto summary_of = [&](const char* run, const std::vector<std::string>& launch) {
+    auto words = test::run_arguments("run", folder.path(), folder / run);
+    test::add_training(words);
+    test::add_settings(words, {"compare=[paper-init, greedy]", "compare_distilled=true",
+                               "search.rounds=2", "search.validate=3", "search.local_forwards=4"});
+    words.emplace_back("--json");
+    words.insert(words.begin(), launch.begin(), launch.end());
+    const ProgramResult result = run_program(words);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.exit_code == 0 ? parse_json(result.out, "stdout") : Json();
+  };
+  const Json one = summary_of("one", {});
+  const Json two = summary_of("two", {"--launch", "2"});
+  ASSERT_TRUE(one.is_object() && two.is_object());
+  EXPECT_EQ(two.at("architectures").at("child").at("blocks"),
+            one.at("architectures").at("child").at("blocks"));
+  const Json& models = one.at("evaluations");
+  for (const char* name : {"parent", "child", "child-assembled", "child-repaired", "paper-init",
+                           "greedy", "paper-init-distilled", "greedy-distilled"}) {
+    ASSERT_TRUE(models.contains(name)) << name;
+  }
+  EXPECT_EQ(models.size(), 8U) << models;
+  for (const auto& [name, tasks] : models.items()) {
+    for (const auto& [metric, value] : tasks.at("held-out text").items()) {
+      const double want = value.at("value").get<double>();
+      const double found =
+          two.at("evaluations").at(name).at("held-out text").at(metric).at("value").get<double>();
+      EXPECT_NEAR(found, want, 1e-3 * (1e-2 + std::abs(want))) << name << " " << metric;
+    }
+  }
+  // The paper has no repair; what is trained is better than it was.
+  const auto kl = [&](const char* name) {
+    return models.at(name).at("held-out text").at("kl").at("value").get<double>();
+  };
+  EXPECT_FALSE(fs::exists(folder / "one/children/paper-init-repaired"));
+  EXPECT_TRUE(fs::exists(folder / "one/children/greedy-repaired"));
+  EXPECT_LT(kl("paper-init-distilled"), kl("paper-init"));
+}
+
 // Ranks share the machine's cores, a recipe's own number counts for each, and one process alone
 // takes all cores whatever the environment says.
 TEST(Ranks, HaveTheThreadsThatTheyAreGiven) {

@@ -70,7 +70,8 @@ TEST(Resume, KilledInEveryStageARunEndsWithTheBitsOfAnUninterruptedOne) {
     auto arguments = test::run_arguments("run", folder.path(), run, "table");
     test::add_training(arguments);
     test::add_settings(arguments, {"measure.table=" + (folder / "costs.json").string(),
-                                   "compare=[paper-init, greedy]"});
+                                   "compare=[paper-init, greedy]", "search.rounds=2",
+                                   "search.validate=2", "search.local_forwards=4"});
     arguments.push_back("--budget");
     arguments.push_back("generation_s <= 0.97x");
     arguments.push_back("--debug");

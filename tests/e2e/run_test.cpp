@@ -127,6 +127,21 @@ TEST(Run, GoesFromParentToReportAndThenHasNothingLeftToDo) {
   }
 }
 
+TEST(Run, ScarceTextToTrainOnIsNamed) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  auto words = test::run_arguments("distill-blocks", folder.path(), folder / "run");
+  test::add_settings(words, {"distill_blocks.num_tokens=4096"});
+  const ProgramResult scarce = run_program(words);
+  ASSERT_EQ(scarce.exit_code, 0) << scarce.err;
+  EXPECT_THAT(scarce.err, HasSubstr("distill_blocks.num_tokens is 4096, the train part has 2048"));
+
+  test::add_settings(words, {"data.test_tokens=20000000"});
+  const ProgramResult none = run_program(words);
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_THAT(none.err, HasSubstr("data.test_tokens"));
+}
+
 TEST(Run, CleanRemovesWhatAFinishedRunNoLongerNeedsAndNothingOfAnother) {
   const test::TempDir folder;
   test::make_run_inputs(folder.path());

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "puzzle/base/free_port.h"
 #include "support/expect_error.h"
 
 namespace puzzle {
@@ -160,18 +161,6 @@ TEST(HttpClient, CallsBackWhileItWaits) {
       (void)http_request(request, "place", [] { fail(ErrorKind::kInterrupted, "enough"); }),
       ErrorKind::kInterrupted, "enough");
   ::close(listener);
-}
-
-TEST(HttpClient, FindsPortsThatCanBeBound) {
-  const std::int64_t port = find_free_port();
-  EXPECT_GT(port, 0);
-  const int descriptor = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  EXPECT_EQ(::bind(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-  ::close(descriptor);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "puzzle/engine/child_process.h"
 #include "puzzle/engine/llama_server.h"
 #include "support/expect_error.h"
+#include "support/fake_llama_server.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
@@ -33,11 +34,7 @@ class FakeLlamaServer : public testing::Test {
   // Options for a server that behaves as `mode` says.
   [[nodiscard]] LlamaServerOptions options(const std::string& mode) const {
     const std::filesystem::path program = folder_ / "fake-llama-server";
-    const std::string python = find_program(PUZZLE_PYTHON) ? PUZZLE_PYTHON : "python3";
-    write_text_file(program, fmt::format("#!/bin/sh\nexec '{}' -S '{}' {} '{}' \"$@\"\n", python,
-                                         PUZZLE_SOURCE_DIR "/tests/engine/fake_llama_server.py",
-                                         mode, request_log().string()));
-    ::chmod(program.c_str(), 0755);
+    test::write_fake_llama_server(program, mode, request_log());
     LlamaServerOptions result;
     result.program = program.string();
     result.threads = 1;

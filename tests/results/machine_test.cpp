@@ -24,6 +24,9 @@ TEST(Machine, DescribesThisOne) {
 TEST(Machine, SurvivesJson) {
   const MachineFacts machine{"A \"fast\" CPU", 96, 1LL << 40, "Debian", "Linux 6.1 x86_64"};
   EXPECT_EQ(parse_machine(to_json(machine), "run.db"), machine);
+  MachineFacts with_gpus = machine;
+  with_gpus.gpus = "NVIDIA H200, NVIDIA H200";
+  EXPECT_EQ(parse_machine(to_json(with_gpus), "run.db"), with_gpus);
   EXPECT_PUZZLE_ERROR((void)parse_machine(nlohmann::json::object(), "run.db"), ErrorKind::kFormat,
                       "run.db: \"cpu\" is missing");
 }

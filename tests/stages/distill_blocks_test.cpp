@@ -267,12 +267,26 @@ TEST(DistillBlocks, TrainsOnTheSourcesThatAreNamed) {
     return distill_blocks_key(run.context, run.parent, {run.start.folder, run.start.key}, run.space,
                               train, *run.validation, options);
   };
-  EXPECT_EQ(run.distill(options).key, key(*run.calibration));
+  const DistillBlocksResult all = run.distill(options);
+  EXPECT_EQ(all.key, key(*run.calibration));
   options.sources = {corpus.options.sources[1]};
   const TokenPart second = run.calibration->of_sources(options.sources);
   EXPECT_EQ(second.num_windows(), 40);
-  EXPECT_EQ(run.distill(options).key, key(second));
+  const DistillBlocksResult named = run.distill(options);
+  EXPECT_EQ(named.key, key(second));
   EXPECT_NE(key(second), key(*run.calibration));
+
+  DistillRun alone;  // whose train part has nothing else
+  alone.calibration = second;
+  options.sources = {};
+  const DistillBlocksResult want = alone.distill(options);
+  const LayerLibrary got_layer = run.load_from(named.folder, 1);
+  const LayerLibrary want_layer = alone.load_from(want.folder, 1);
+  const LayerLibrary of_all = run.load_from(all.folder, 1);
+  for (const auto& [spec, weights] : want_layer.attention) {
+    EXPECT_TRUE(same_tensors(got_layer.attention.at(spec), weights)) << spec.name();
+    EXPECT_FALSE(same_tensors(of_all.attention.at(spec), weights)) << spec.name();
+  }
 }
 
 TEST(DistillBlocks, RefusesWhatItCannotDo) {

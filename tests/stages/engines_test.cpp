@@ -24,7 +24,6 @@
 #include "stages/exported_model.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
-#include "support/shared_data.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
@@ -170,7 +169,6 @@ TEST(Engines, EveryGgufCellComputesTheSameInLlamaCpp) {
 // ---------------------------------------------------------------------------------- transformers
 
 TEST(Engines, EveryFolderCellComputesTheSameInTransformers) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   std::string list;
   std::size_t held = 0;
@@ -217,7 +215,6 @@ TEST(Engines, EveryFolderCellComputesTheSameInTransformers) {
 // --------------------------------------------------------------------------------------- refused
 
 TEST(Engines, RefusedCellsThrowBeforeAnythingIsWritten) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   std::size_t refused = 0;
   const auto expect_refused = [&](ExportTarget target, const CellModel& model,
@@ -261,7 +258,6 @@ TEST(Engines, RefusedCellsThrowBeforeAnythingIsWritten) {
 // ------------------------------------------------------------------------------------ our reader
 
 TEST(Engines, OurReaderLoadsEveryFolderBackAsAParent) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   ModelSpec spec = find_engine_model("Qwen2").spec;
   spec.layers = {{AttentionSpec::none(), FfnSpec::swiglu(96)},
@@ -287,7 +283,6 @@ TEST(Engines, OurReaderLoadsEveryFolderBackAsAParent) {
 }
 
 TEST(Engines, APaddedModelIsOfTheParentsClass) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   ModelSpec spec = find_engine_model("Llama").spec;
   spec.layers[1] = {AttentionSpec::linear(), FfnSpec::none()};

@@ -75,7 +75,7 @@ struct EvaluateRun : test::ScoredRun {
       lines += R"({"sentence_good": ")" + pairs.back().first + R"(", "sentence_bad": ")" +
                pairs.back().second + "\"}\n";
     }
-    options.minimal_pairs = {write("pairs.jsonl", lines)};
+    options.questions.minimal_pairs = {write("pairs.jsonl", lines)};
     return pairs;
   }
 
@@ -262,8 +262,8 @@ TEST(Evaluate, MultipleChoiceAndLastWord) {
     words.emplace_back(text, word);
     texts += text + " " + word + "\n";
   }
-  run.options.multiple_choice = {run.write("choice.jsonl", lines)};
-  run.options.last_word = {run.write("words.txt", texts)};
+  run.options.questions.multiple_choice = {run.write("choice.jsonl", lines)};
+  run.options.questions.last_word = {run.write("words.txt", texts)};
   (void)run.run({{"child", "child-key", &run.child}});
   const auto rows = by_name(run.db);
   std::map<std::string, std::vector<double>> all_right_per_byte;

@@ -63,7 +63,6 @@ struct ExportRun {
 };
 
 TEST(ExportToTransformers, EveryBlockInEveryPositionComputesTheSame) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ExportRun run;
   std::string command =
       "'" PUZZLE_PYTHON "' '" PUZZLE_SOURCE_DIR "/tests/stages/check_hf_export.py'";
@@ -90,7 +89,6 @@ TEST(ExportToTransformers, EveryBlockInEveryPositionComputesTheSame) {
 }
 
 TEST(ExportChild, SkipsWhatIsThereAndReplacesAnotherChild) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ExportRun run;
   const ModelWeights one = random_model(child_spec(1), 1);
   const ModelWeights two = random_model(child_spec(1), 2);
@@ -122,7 +120,6 @@ TEST(ExportChild, SkipsWhatIsThereAndReplacesAnotherChild) {
 }
 
 TEST(ExportChild, CardsNameParentLicenceAndLayers) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ExportRun run;
   ModelSpec spec = child_spec(1);
   spec.layers = {{AttentionSpec::none(), FfnSpec::swiglu(96)},
@@ -147,7 +144,6 @@ TEST(ExportChild, CardsNameParentLicenceAndLayers) {
 }
 
 TEST(ExportChild, EveryFolderSaysWhatItIs) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ExportRun run;
   ModelSpec spec = child_spec(1);
   spec.attention_bias = spec.attention_output_bias = false;
@@ -178,7 +174,6 @@ TEST(ExportChild, EveryFolderSaysWhatItIs) {
 }
 
 TEST(ExportChild, RefusesUnknownFormatsAndNames) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ExportRun run;
   const ModelWeights child = random_model(child_spec(1), 1);
   EXPECT_PUZZLE_ERROR(run.run(child, "one", "child", {"onnx"}), ErrorKind::kUsage,
@@ -189,7 +184,6 @@ TEST(ExportChild, RefusesUnknownFormatsAndNames) {
 }
 
 TEST(ExportChild, TheParentBesideItIsOfTheChildsTypesAndContent) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ExportRun run;
   ExportOptions options;
   options.types = "f16";

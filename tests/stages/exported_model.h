@@ -12,22 +12,55 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
+#include "puzzle/base/file.h"
 #include "puzzle/engine/llama_server.h"
 #include "puzzle/formats/gguf_quant.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/model/decoder.h"
 #include "puzzle/model/weights.h"
 #include "puzzle/stages/gguf_export.h"
-#include "support/shared_data.h"
+#include "support/temp_dir.h"
 
 namespace puzzle::test {
 
-inline constexpr std::int64_t kVocab = 512;  // of tok512.bin
+inline constexpr std::int64_t kVocab = 512;
 inline constexpr std::int64_t kTokens = 40;
 
+// A folder with the first of the golden byte-level tokenizer's tokens, as many as the models have.
 inline std::filesystem::path tokenizer_source() {
-  return shared_data("tinyllamas/stories260K.bin");
+  static const TempDir kFolder;
+  static const bool kIsMade = [] {
+    const std::filesystem::path golden =
+        std::filesystem::path(PUZZLE_SOURCE_DIR) / "tests/golden/tokenizer_gpt2";
+    nlohmann::json tokenizer = nlohmann::json::parse(read_text_file(golden / "tokenizer.json"));
+    std::int64_t next = kVocab - std::ssize(tokenizer["added_tokens"]) + 1;  // the first one is 0
+    nlohmann::json vocabulary;
+    for (const auto& [text, id] : tokenizer["model"]["vocab"].items()) {
+      if (id.get<std::int64_t>() < next) {
+        vocabulary[text] = id;
+      }
+    }
+    nlohmann::json merges = nlohmann::json::array();
+    for (const nlohmann::json& merge : tokenizer["model"]["merges"]) {
+      if (vocabulary.contains(merge[0].get<std::string>() + merge[1].get<std::string>())) {
+        merges.push_back(merge);
+      }
+    }
+    for (nlohmann::json& token : tokenizer["added_tokens"]) {
+      if (token["id"] != 0) {
+        token["id"] = next++;
+      }
+    }
+    tokenizer["model"]["vocab"] = vocabulary;
+    tokenizer["model"]["merges"] = merges;
+    write_text_file(kFolder / "tokenizer.json", tokenizer.dump());
+    std::filesystem::copy(golden / "tokenizer_config.json", kFolder.path());
+    return true;
+  }();
+  EXPECT_TRUE(kIsMade);
+  return kFolder.path();
 }
 
 inline at::Tensor some_tokens() {
@@ -75,9 +108,11 @@ inline GgufExport gguf_options(const std::string& types) {
           .types = gguf_weight_types(types, tokenizer_source())};
 }
 
-inline bool has_llama_cpp() {
-  return std::system("'" PUZZLE_PYTHON "' -c 'import xllamacpp' > /dev/null 2>&1") == 0;
+inline bool has_module(const std::string& name) {
+  return std::system(("'" PUZZLE_PYTHON "' -c 'import " + name + "' > /dev/null 2>&1").c_str()) ==
+         0;
 }
+inline bool has_llama_cpp() { return has_module("xllamacpp"); }
 
 inline LlamaServerOptions server_options() {
   LlamaServerOptions options;
@@ -127,9 +162,8 @@ inline at::Tensor llama_cpp_log_probs(const std::filesystem::path& file, const a
 
 }  // namespace puzzle::test
 
-#define PUZZLE_REQUIRE_LLAMA_CPP()                         \
-  PUZZLE_REQUIRE_FILE(::puzzle::test::tokenizer_source()); \
-  if (!::puzzle::test::has_llama_cpp()) {                  \
-    GTEST_SKIP() << PUZZLE_PYTHON " has no xllamacpp";     \
-  }                                                        \
+#define PUZZLE_REQUIRE_LLAMA_CPP()                     \
+  if (!::puzzle::test::has_llama_cpp()) {              \
+    GTEST_SKIP() << PUZZLE_PYTHON " has no xllamacpp"; \
+  }                                                    \
   static_assert(true, "needs a semicolon")

@@ -22,7 +22,6 @@
 #include "stages/small_children.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
-#include "support/shared_data.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
@@ -118,7 +117,6 @@ TEST(ExportToLlamaCpp, SuperBlocksComputeWhatTheyDecodeTo) {
 }
 
 TEST(DeciGguf, OurLoaderReadsBackTheRoundedWeights) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ModelSpec spec = child_spec(0);
   spec.layers = {{AttentionSpec::none(), FfnSpec::swiglu(96)},
                  {AttentionSpec::gqa(2), FfnSpec::swiglu(50)},
@@ -141,7 +139,6 @@ TEST(DeciGguf, OurLoaderReadsBackTheRoundedWeights) {
 }
 
 TEST(DeciGguf, SuperBlocksReadBackAndFallBackByRow) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   ModelWeights child = random_model(super_block_spec(), 3);
   const GgufExport options = gguf_options("q4_k");
@@ -162,7 +159,6 @@ TEST(DeciGguf, SuperBlocksReadBackAndFallBackByRow) {
 }
 
 TEST(DeciGguf, NamesParentLicenceAndContent) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   const test::TempDir folder;
   GgufExport options = gguf_options("q4_1");
   options.content_key = "0123";
@@ -183,7 +179,6 @@ TEST(DeciGguf, NamesParentLicenceAndContent) {
 }
 
 TEST(DeciGguf, RefusesAModelWithoutAttention) {
-  PUZZLE_REQUIRE_FILE(tokenizer_source());
   ModelSpec spec = child_spec(0);
   spec.layers.assign(2, {AttentionSpec::linear(), FfnSpec::swiglu(96)});
   const test::TempDir folder;

@@ -76,7 +76,7 @@ struct LibraryRun {
   // With every width of the space among the FFNs, also those kept nested.
   [[nodiscard]] LayerLibrary load_file(const std::filesystem::path& file,
                                        std::int64_t layer) const {
-    LayerLibrary library = load_layer_library(file, parent.weights.spec, at::kCPU, at::kFloat);
+    LayerLibrary library = load_layer_library(file, parent.weights.spec, at::kFloat);
     for (const FfnSpec& ffn : space.layers[static_cast<std::size_t>(layer)].ffn) {
       if (ffn.kind == FfnKind::kSwiglu && library.find_nested(ffn.width) != nullptr) {
         library.ffn.emplace(ffn, make_ffn_variant(parent.weights, library, layer, ffn));

@@ -54,7 +54,7 @@ LibraryTensors sound_tensors(const ModelSpec& spec) {
 struct BrokenLibrary {
   LayerLibrary load(const LibraryTensors& tensors) {
     write_library_tensors(file, tensors);
-    return load_layer_library(file, spec, at::kCPU, at::kFloat);
+    return load_layer_library(file, spec, at::kFloat);
   }
 
   test::TempDir folder;
@@ -74,7 +74,7 @@ TEST(Library, HoldsHalvesAndPairs) {
     return library.folder / name;
   };
   const std::filesystem::path once = written(loaded, "once.safetensors");
-  const LayerLibrary again = load_layer_library(once, library.spec, at::kCPU, at::kFloat);
+  const LayerLibrary again = load_layer_library(once, library.spec, at::kFloat);
   EXPECT_EQ(read_text_file(written(again, "twice.safetensors")), read_text_file(once));
 }
 
@@ -132,7 +132,7 @@ TEST(Library, WidthsComeFromTheirNestedFfn) {
   BrokenLibrary broken;
   const LayerLibrary library = nested_library(broken.spec);
   save_layer_library(broken.file, library);
-  const LayerLibrary loaded = load_layer_library(broken.file, broken.spec, at::kCPU, at::kFloat);
+  const LayerLibrary loaded = load_layer_library(broken.file, broken.spec, at::kFloat);
   const ModelWeights parent = random_model(broken.spec, 1);
   for (const std::int64_t width : {8, 16, 32, 40}) {
     const bool is_trained = width == 16 || width == 32;
@@ -153,9 +153,7 @@ TEST(Library, WidthsComeFromTheirNestedFfn) {
 
 TEST(Library, RefusesBrokenNestedWidths) {
   BrokenLibrary broken;
-  const auto load = [&] {
-    return load_layer_library(broken.file, broken.spec, at::kCPU, at::kFloat);
-  };
+  const auto load = [&] { return load_layer_library(broken.file, broken.spec, at::kFloat); };
   const auto refused = [&](const char* what) {
     EXPECT_PUZZLE_ERROR((void)load(), ErrorKind::kFormat, what);
   };
@@ -181,7 +179,7 @@ TEST(Library, RefusesFilesThatAreCutShort) {
   for (const std::size_t size :
        {std::size_t{0}, std::size_t{7}, std::size_t{100}, whole.size() / 2, whole.size() - 1}) {
     write_text_file(library.file, whole.substr(0, size));
-    EXPECT_PUZZLE_ERROR((void)load_layer_library(library.file, library.spec, at::kCPU, at::kFloat),
+    EXPECT_PUZZLE_ERROR((void)load_layer_library(library.file, library.spec, at::kFloat),
                         ErrorKind::kFormat, library.file.string());
   }
 }

@@ -161,14 +161,17 @@ TEST(MeasureNative, TimesEverySubblock) {
   run.engine.timing = {.warmup_calls = 0, .samples = 2, .max_rounds = 1};
   const MeasureResult result = run.make();
   std::map<std::string, std::int64_t> rows;
+  std::map<std::string, double> sums;
   for (const MeasuredCost& row : result.rows) {
     ++rows[row.subblock];
+    sums[row.subblock] += row.seconds;
     EXPECT_TRUE(std::isfinite(row.seconds) && row.seconds >= 0.0) << row.subblock;
     EXPECT_LT(row.seconds, 1.0) << row.subblock;
     EXPECT_EQ(row.samples, 2);
   }
   for (const auto& [name, seconds] : true_seconds(run.space)) {
     EXPECT_EQ(rows[name], 4) << name;
+    EXPECT_GT(sums[name], 0.0) << name;
   }
   EXPECT_EQ(rows.size(), true_seconds(run.space).size());
   const MeasureResult again = run.make();

@@ -162,7 +162,7 @@ TEST(NestedStudent, ALibraryHoldsTheBetterOfBeforeAndAfterForEveryWidth) {
       const ModelWeights& parent = run.parent.weights;
       const LayerWeights& own = parent.layers[static_cast<std::size_t>(layer)];
       const LayerLibrary library =
-          load_layer_library(layer_file(result.folder, layer), parent.spec, at::kCPU, at::kFloat);
+          load_layer_library(layer_file(result.folder, layer), parent.spec, at::kFloat);
       const at::Tensor tokens = run.validation->slice(0, run.validation->num_windows()).tokens_BT;
       const PassContext pass = make_pass(run.parent.geometry, 16, at::kFloat, at::kCPU);
       const at::Tensor x =
@@ -192,8 +192,8 @@ TEST(NestedStudent, TrainingThatHelpsNothingLeavesTheStart) {
   options.nested_learning_rate = 1.0;
   const DistillBlocksResult result = run.distill(options);
   for (std::int64_t layer = 0; layer < 3; ++layer) {
-    const LayerLibrary library = load_layer_library(layer_file(result.folder, layer),
-                                                    run.parent.weights.spec, at::kCPU, at::kFloat);
+    const LayerLibrary library =
+        load_layer_library(layer_file(result.folder, layer), run.parent.weights.spec, at::kFloat);
     EXPECT_FALSE(library.trained.has_value());
     EXPECT_TRUE(library.nested.has_value());
   }

@@ -91,7 +91,6 @@ TEST(OpenElmGguf, EveryBlockInEveryPositionComputesTheSameInLlamaCpp) {
 }
 
 TEST(OpenElmGguf, OurLoaderReadsItBackAndCostsAreItsBytes) {
-  PUZZLE_REQUIRE_FILE(test::tokenizer_source());
   const test::TempDir folder;
   for (const char* name : {"f32", "q8_0", "q4_k"}) {
     for (std::int64_t i = 0; i < 5; ++i) {
@@ -118,7 +117,6 @@ TEST(OpenElmGguf, OurLoaderReadsItBackAndCostsAreItsBytes) {
 }
 
 TEST(OpenElmGguf, ACutMatrixIsRefused) {
-  PUZZLE_REQUIRE_FILE(test::tokenizer_source());
   const test::TempDir folder;
   const ModelWeights child = openelm_model(openelm_spec(0), 3);
   write_model_gguf(folder / "child.gguf", child, openelm_options("f32"));
@@ -144,7 +142,6 @@ TEST(OpenElmGguf, ACutMatrixIsRefused) {
 }
 
 TEST(OpenElmGguf, RefusesWhatItHasNoFormFor) {
-  PUZZLE_REQUIRE_FILE(test::tokenizer_source());
   const test::TempDir folder;
   const auto expect_refused = [&](const ModelSpec& spec, const char* reason) {
     EXPECT_PUZZLE_ERROR(

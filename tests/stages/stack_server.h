@@ -5,38 +5,12 @@
 #include <cstdint>
 #include <string>
 
-#include <fmt/format.h>
-#include <sys/stat.h>
-
 #include "puzzle/base/file.h"
-#include "puzzle/base/strings.h"
-#include "puzzle/engine/child_process.h"
 #include "puzzle/engine/timed_engine.h"
 #include "stages/library_run.h"
+#include "support/fake_llama_server.h"
 
 namespace puzzle::test {
-
-// Seconds per token of the made-up server; the script has the same numbers in milliseconds.
-inline double made_up_seconds(const AttentionSpec& attention) {
-  switch (attention.kind) {
-    case AttentionKind::kGqa:
-      return 2e-4 + 1e-4 * static_cast<double>(attention.kv_heads);
-    case AttentionKind::kLinear:
-      return 1.5e-4;
-    case AttentionKind::kNone:
-      break;
-  }
-  return 0.0;
-}
-inline double made_up_seconds(const FfnSpec& ffn) { return 4e-6 * static_cast<double>(ffn.width); }
-inline constexpr double kMadeUpFixedSeconds = 1e-3;
-inline double made_up_seconds(const Architecture& layers) {
-  double sum = kMadeUpFixedSeconds;
-  for (const BlockSpec& block : layers) {
-    sum += made_up_seconds(block.attention) + made_up_seconds(block.ffn);
-  }
-  return sum;
-}
 
 struct StackServerRun : LibraryRun {
   StackServerRun() : LibraryRun(spec_with_tokenizer()) {
@@ -55,13 +29,7 @@ struct StackServerRun : LibraryRun {
   }
 
   // How the server behaves from now on.
-  void use(const std::string& mode) const {
-    const std::string python = find_program(PUZZLE_PYTHON) ? PUZZLE_PYTHON : "python3";
-    write_text_file(program(), fmt::format("#!/bin/sh\nexec '{}' -S '{}' {} '{}' \"$@\"\n", python,
-                                           PUZZLE_SOURCE_DIR "/tests/engine/fake_llama_server.py",
-                                           mode, requests().string()));
-    ::chmod(program().c_str(), 0755);
-  }
+  void use(const std::string& mode) const { write_fake_llama_server(program(), mode, requests()); }
   [[nodiscard]] std::int64_t num_requests() const {
     if (!std::filesystem::exists(requests())) {
       return 0;

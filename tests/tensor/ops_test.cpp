@@ -90,6 +90,8 @@ TEST(Ops, AttentionIsCausalGroupedOrMasked) {
         attention(q, k, v, mask),
         naive_attention(q, k, v, [](auto t, auto s) { return s <= t && !(t == 4 && s == 0); }),
         1e-5);
+    EXPECT_CLOSE(attention(q, repeat_heads(k, 4), repeat_heads(v, 4), mask),
+                 attention(q, k, v, mask), 1e-6);
     EXPECT_CLOSE(attention(q.narrow(2, 4, 1), k, v, at::Tensor()),
                  naive_attention(q.narrow(2, 4, 1), k, v, [](auto, auto) { return true; }), 1e-5);
   }

@@ -70,10 +70,10 @@ const std::vector<Target>& targets() {
        {"measure.engine=native", "search.target=native", "export_child.formats=[hf]",
         "throughput.enabled=false"}},
       {"roofline",
-       "a machine described by measure.hardware; nothing is timed",
+       "a machine described by measure.hardware; nothing is timed, exports stay as set",
        {"measure.engine=roofline", "throughput.enabled=false"}},
       {"table",
-       "a machine whose times measure.table holds; nothing is timed",
+       "a machine whose times measure.table holds; nothing is timed, exports stay as set",
        {"measure.engine=table", "throughput.enabled=false"}}};
   return kTargets;
 }
@@ -87,18 +87,26 @@ std::vector<std::string> target_names() {
 }
 
 std::string target_help() {
-  std::string text = "What the child is for; sets engine, export and timing together.";
+  std::string text = "What the child is for: engine, export and timing that fit together.";
   for (const Target& target : targets()) {
     text += " " + target.name + ": " + target.help + ".";
   }
   return text;
 }
 
+std::string budget_syntax(const char* quote) {
+  const auto quoted = [&](std::string_view text) { return fmt::format("{0}{1}{0}", quote, text); };
+  const std::vector<std::string> decimal = {quoted("K"), quoted("M"), quoted("G"), quoted("B")};
+  const std::vector<std::string> binary = {quoted("KiB"), quoted("MiB"), quoted("GiB")};
+  return fmt::format(
+      "a cost, {} (for a rate {}), a number and a suffix: {} (times the parent's), {} (decimal), "
+      "{} "
+      "(bytes). Several budgets hold together",
+      quoted("<="), quoted(">="), quoted("x"), join(decimal, ", "), join(binary, ", "));
+}
+
 std::string recipe_footer() {
-  std::string text =
-      "Budgets: a cost, <= (for a rate >=), a number and a suffix: x (times the parent's), K, M, "
-      "G,\n"
-      "B (decimal), KiB, MiB, GiB (bytes). Several budgets hold together. Costs:\n";
+  std::string text = "Budgets: " + budget_syntax("") + ". Costs:\n";
   for (const SearchCost& cost : search_costs()) {
     text += fmt::format("  {:<24} {}\n", cost.name, cost.help);
   }
@@ -108,12 +116,8 @@ std::string recipe_footer() {
 
 // The costs that search.budgets and search.sweep can name, for docs/options.md.
 std::string cost_page() {
-  std::string text =
-      "## Costs\n\nWhat `search.budgets` and `search.sweep` can name. A budget is a cost, `<=` "
-      "(for "
-      "a rate `>=`), a number and a suffix: `x` (times the parent's), `K`, `M`, `G`, `B` "
-      "(decimal), "
-      "`KiB`, `MiB`, `GiB` (bytes).\n\n| cost | unit | meaning |\n| --- | --- | --- |\n";
+  std::string text = "## Costs\n\nWhat `search.budgets` and `search.sweep` can name. A budget is " +
+                     budget_syntax("`") + ".\n\n| cost | unit | meaning |\n| --- | --- | --- |\n";
   for (const SearchCost& cost : search_costs()) {
     text += fmt::format("| `{}` | {} | {} |\n", cost.name, cost.unit, cost.help);
   }

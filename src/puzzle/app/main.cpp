@@ -23,5 +23,6 @@ void prefer_passive_waiting(char** argv) {
 int main(int argc, char** argv) {
   puzzle::prefer_passive_waiting(argv);
   puzzle::keep_freed_memory();
+  puzzle::log_torch_warnings();
   return puzzle::run_program(argc, argv);
 }

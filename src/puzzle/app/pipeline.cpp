@@ -35,7 +35,7 @@ const std::vector<Pipeline::Stage>& Pipeline::stages() {
       {"measure", "Seconds each sub-block costs in the engine", &Pipeline::measure_stage},
       {"search", "One block per layer under the budgets", &Pipeline::search_stage},
       {"assemble", "Write the child that the search chose", &Pipeline::assemble_stage},
-      {"repair", "Refit the child's output matrices in closed form", &Pipeline::repair_stage},
+      {"repair", "Refit the child's matrices in closed form", &Pipeline::repair_stage},
       {"distill-child", "Train the whole child against the parent (GKD)",
        &Pipeline::distill_child_stage},
       {"evaluate", "Parent and children side by side on held-out text and questions",
@@ -108,6 +108,7 @@ void Pipeline::run_stage(const Stage& stage) {
     }
     fail_with(failure.kind, failure.message);
   }
+  release_cached_memory(context_->device);  // a stage may start an engine
   if (sitting) {
     sitting->record(*db_, watch.seconds(), peak_resident_bytes());
   }

@@ -84,7 +84,12 @@ Pipeline::Pipeline(const Recipe& complete_recipe, std::string child_name, bool i
     set_num_threads(recipe_.threads);
   }
   make_deterministic();
-  const c10::Device device = parse_device(recipe_.device);
+  if (communicator.size() > 1 && recipe_.device.starts_with("cuda:")) {
+    fail(ErrorKind::kUsage,
+         "device is {}, which would put all {} ranks on one GPU; with cuda each takes its own",
+         recipe_.device, communicator.size());
+  }
+  const c10::Device device = parse_device(recipe_.device, communicator.local_rank());
   log_debug("{}", describe_device(device));
   communicator.agree("recipe", resolved_yaml(recipe_));
   if (communicator.is_first()) {

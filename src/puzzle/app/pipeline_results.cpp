@@ -123,8 +123,10 @@ void Pipeline::evaluate_stage() {
   std::vector<std::pair<std::string, ModelWeights>> children;
   std::vector<std::string> keys;
   const auto add_state = [&](const ChildState& state) {
-    children.emplace_back(state.name, load_model(state.folder, context_->type));
-    share_equal_ends(children.back().second, parent_->weights);
+    ModelWeights weights = load_model(state.folder, context_->type);
+    move_to(weights, context_->device, context_->type);
+    share_equal_ends(weights, parent_->weights);
+    children.emplace_back(state.name, std::move(weights));
     keys.push_back(state.key);
   };
   if (context_->communicator.is_first() && !is_cell_) {  // curves of what another recipe trained
@@ -152,7 +154,6 @@ void Pipeline::evaluate_stage() {
   }
   std::vector<NamedModel> models;
   for (std::size_t i = 0; i < children.size(); ++i) {
-    move_to(children[i].second, context_->device, context_->type);
     models.push_back({children[i].first, keys[i], &children[i].second});
   }
   (void)evaluate(*context_, *parent_, models, parts_->test, recipe_.evaluate);

@@ -182,7 +182,7 @@ class Planner {
   }
 
   void add_score() {
-    const std::int64_t tokens = tokens_used(recipe_.score.num_tokens, recipe_.data.scoring_tokens);
+    const std::int64_t tokens = score_tokens(recipe_);
     const Work work = score_work(recipe_, parent_, space_);
     // Exact scores hold states of all tokens, estimates those of a batch at every layer.
     const std::int64_t batch_tokens =

@@ -1,8 +1,10 @@
 #include "puzzle/app/plan_work.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 
+#include "puzzle/app/plan_bytes.h"
 #include "puzzle/arch/cost.h"
 #include "puzzle/stages/block_plan.h"
 
@@ -235,8 +237,7 @@ Work gradient_work(const ModelSpec& spec, const SearchSpace& space, std::int64_t
 Work score_work(const Recipe& recipe, const ModelSpec& spec, const SearchSpace& space) {
   const std::int64_t window = recipe.data.window;
   const ScoreOptions& options = recipe.score;
-  const auto tokens =
-      static_cast<double>(tokens_used(options.num_tokens, recipe.data.scoring_tokens));
+  const auto tokens = static_cast<double>(score_tokens(recipe));
   if (options.method == "gradient") {
     return tokens * gradient_work(spec, space, window, options.samples);
   }
@@ -250,6 +251,13 @@ Work score_work(const Recipe& recipe, const ModelSpec& spec, const SearchSpace& 
     return tokens * (is_least ? estimates : most);
   }
   return tokens * exact;
+}
+
+std::int64_t score_tokens(const Recipe& recipe) {
+  const ScoreOptions& options = recipe.score;
+  return options.method == "downstream"
+             ? question_tokens(options.questions, options.sets)
+             : tokens_used(options.num_tokens, recipe.data.scoring_tokens);
 }
 
 Work search_work(const Recipe& recipe, const SearchOptions& options, const ModelSpec& spec,
@@ -337,7 +345,8 @@ Work evaluate_work(const Recipe& recipe, const ModelSpec& spec, double child_fra
                    std::int64_t num_children) {
   const std::int64_t window = recipe.data.window;
   const auto tokens =
-      static_cast<double>(tokens_used(recipe.evaluate.num_tokens, recipe.data.test_tokens));
+      static_cast<double>(tokens_used(recipe.evaluate.num_tokens, recipe.data.test_tokens) +
+                          question_tokens(recipe.evaluate.questions, recipe.evaluate.sets));
   const auto children = static_cast<double>(num_children);
   const double layer_passes = 1.0 + child_fraction * children;
   Work work = tokens * (layer_passes * layers_work(spec, window) +
@@ -349,6 +358,16 @@ Work evaluate_work(const Recipe& recipe, const ModelSpec& spec, double child_fra
     work += (num_texts * static_cast<double>(length) * layer_passes) * layers_work(spec, length);
   }
   return work;
+}
+
+std::int64_t question_tokens(const EvalSetPaths& questions, const EvalSetOptions& options) {
+  std::int64_t bytes = 0;
+  for (const EvalSetPath& set : questions.all()) {
+    if (std::filesystem::exists(set.path)) {
+      bytes += eval_set_bytes(set.kind, set.path, options);
+    }
+  }
+  return static_cast<std::int64_t>(static_cast<double>(bytes) / kBytesPerToken);
 }
 
 std::int64_t tokens_used(std::int64_t wanted, std::int64_t part) {

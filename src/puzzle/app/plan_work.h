@@ -6,6 +6,7 @@
 #include "puzzle/app/recipe.h"
 #include "puzzle/arch/model_spec.h"
 #include "puzzle/arch/search_space.h"
+#include "puzzle/data/eval_sets.h"
 
 namespace puzzle {
 
@@ -39,6 +40,8 @@ struct Work {
                                        const SearchSpace& space);
 [[nodiscard]] Work score_work(const Recipe& recipe, const ModelSpec& spec,
                               const SearchSpace& space);
+// Of the text, or of the questions, that variants are scored on.
+[[nodiscard]] std::int64_t score_tokens(const Recipe& recipe);
 // Of what the search measures and estimates; depth-only is taken to drop half of the layers.
 [[nodiscard]] Work search_work(const Recipe& recipe, const SearchOptions& options,
                                const ModelSpec& spec, const SearchSpace& space);
@@ -51,6 +54,10 @@ struct Work {
 [[nodiscard]] Work evaluate_work(const Recipe& recipe, const ModelSpec& spec, double child_fraction,
                                  std::int64_t num_children);
 
+// Of all choices of evaluation sets, contexts included, by the size of their text; sets that are
+// not there have none.
+[[nodiscard]] std::int64_t question_tokens(const EvalSetPaths& questions,
+                                           const EvalSetOptions& options);
 // Tokens that a stage uses: an option that may be 0 for "all of its part".
 [[nodiscard]] std::int64_t tokens_used(std::int64_t wanted, std::int64_t part);
 // Sub-blocks of the space that are not the parent's own.

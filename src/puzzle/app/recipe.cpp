@@ -25,8 +25,8 @@ void Recipe::visit(OptionList& list) {
            "Threads of one process; 0 uses all cores, or in a group of ranks what their launcher "
            "gave each.");
   list.add("seed", seed, Range<std::int64_t>{0, INT64_MAX},
-           "Decides the random choices of training and search; data.seed and evaluate.sets.seed "
-           "decide those of the data.");
+           "Decides the random choices of training and search; data.seed and the seeds of "
+           "question sets and long texts decide those of the data.");
   list.add("train_blocks", train_blocks, "Whether distill-blocks is part of the run.");
   list.add("repair_child", repair_child,
            "Whether repair, the closed-form refit of the assembled child, is part of the run.");

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "puzzle/app/option_json.h"
+#include "puzzle/base/error.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/hf_export.h"
 
@@ -17,6 +18,10 @@ struct Effect {
   std::string names;
   bool is_used;
   std::string otherwise;  // why not
+
+  [[nodiscard]] bool is_about(const std::string& option) const {
+    return names.ends_with('.') ? option.starts_with(names) : option == names;
+  }
 };
 
 bool holds(const std::vector<std::string>& list, const std::string& value) {
@@ -88,8 +93,7 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
   const bool scores_text = scoring != "downstream";
   const bool estimates = is_estimated(recipe.score);
   const EvaluateOptions& evaluate = recipe.evaluate;
-  const bool questions = !evaluate.minimal_pairs.empty() || !evaluate.multiple_choice.empty() ||
-                         !evaluate.last_word.empty();
+  const bool questions = !evaluate.questions.all().empty();
   const bool nested_widths = recipe.distill_blocks.widths != "separate";
   const std::string separate = "distill_blocks.widths is separate";
   std::vector<Effect> effects = {
@@ -138,11 +142,15 @@ std::vector<std::string> unused_settings(const Recipe& recipe) {
   const std::set<std::string> changed = changed_options(my_list, default_list);
   std::vector<std::string> sentences;
   for (const Effect& effect : all_effects(recipe)) {
+    PUZZLE_CHECK(
+        std::ranges::any_of(my_list.fields(),
+                            [&](const OptionField& field) { return effect.is_about(field.name); }),
+        "there is no option {}", effect.names);
     if (effect.is_used) {
       continue;
     }
     for (const std::string& name : changed) {
-      if (name == effect.names || (effect.names.ends_with('.') && name.starts_with(effect.names))) {
+      if (effect.is_about(name)) {
         sentences.push_back(fmt::format("{} has no effect: {}", name, effect.otherwise));
       }
     }

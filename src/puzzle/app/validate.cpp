@@ -40,8 +40,7 @@ class Validator {
     if (space_) {
       attempt([&] { check_score(recipe_.score, parent_, *space_); });
       const ScoreOptions& score = recipe_.score;
-      check_questions("score.sets.max_tokens", score.minimal_pairs, score.multiple_choice,
-                      score.last_word, score.sets.max_tokens);
+      check_questions("score", score.questions, score.sets.max_tokens);
     }
     if (space_ && recipe_.train_blocks) {
       attempt([&] { check_distill_blocks(recipe_.distill_blocks, parent_, *space_); });
@@ -166,12 +165,13 @@ class Validator {
     }
   }
 
-  void check_questions(const char* option, const std::vector<std::string>& pairs,
-                       const std::vector<std::string>& choices,
-                       const std::vector<std::string>& last_words, std::int64_t max_tokens) {
-    const bool has_any = !pairs.empty() || !choices.empty() || !last_words.empty();
-    if (has_any && !parent_.context_limit.empty() && max_tokens > parent_.context_length) {
-      add(fmt::format("{} is {}, the parent's context {}{}", option, max_tokens,
+  void check_questions(const char* stage, const EvalSetPaths& questions, std::int64_t max_tokens) {
+    const std::vector<EvalSetPath> sets = questions.all();
+    for (const EvalSetPath& set : sets) {
+      check_path(fmt::format("{}.{}", stage, set.option), set.path);
+    }
+    if (!sets.empty() && !parent_.context_limit.empty() && max_tokens > parent_.context_length) {
+      add(fmt::format("{}.sets.max_tokens is {}, the parent's context {}{}", stage, max_tokens,
                       parent_.context_length, context_limit()));
     }
   }
@@ -343,16 +343,7 @@ class Validator {
 
   void check_evaluate() {
     const EvaluateOptions& evaluate = recipe_.evaluate;
-    for (const auto& [option, sets] :
-         {std::pair{"evaluate.minimal_pairs", &evaluate.minimal_pairs},
-          std::pair{"evaluate.multiple_choice", &evaluate.multiple_choice},
-          std::pair{"evaluate.last_word", &evaluate.last_word}}) {
-      for (const std::string& path : *sets) {
-        check_path(option, path);
-      }
-    }
-    check_questions("evaluate.sets.max_tokens", evaluate.minimal_pairs, evaluate.multiple_choice,
-                    evaluate.last_word, evaluate.sets.max_tokens);
+    check_questions("evaluate", evaluate.questions, evaluate.sets.max_tokens);
     for (const std::int64_t length : evaluate.long_text.lengths) {
       if (length > parent_.context_length) {
         add(fmt::format("evaluate.long_text.lengths holds {}, the parent's context {}{}", length,

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -202,7 +203,27 @@ std::string eval_set_key(const EvalSet& set) {
   return key.key();
 }
 
+std::vector<TextQuestion> sampled_questions(EvalKind kind, const std::filesystem::path& path,
+                                            const EvalSetOptions& options) {
+  std::vector<TextQuestion> questions = read_questions(kind, path);
+  keep_sample(questions, options);
+  return questions;
+}
+
 }  // namespace
+
+std::vector<EvalSetPath> EvalSetPaths::all() const {
+  std::vector<EvalSetPath> result;
+  for (const auto& [kind, option, paths] :
+       {std::tuple{EvalKind::kMinimalPairs, "minimal_pairs", &minimal_pairs},
+        std::tuple{EvalKind::kMultipleChoice, "multiple_choice", &multiple_choice},
+        std::tuple{EvalKind::kLastWord, "last_word", &last_word}}) {
+    for (const std::string& path : *paths) {
+      result.push_back({kind, option, path});
+    }
+  }
+  return result;
+}
 
 EvalChoice encode_pair(const std::string& context, const std::string& continuation,
                        const Tokenizer& tokenizer) {
@@ -253,12 +274,10 @@ void check_eval_set_names(const std::vector<std::filesystem::path>& paths) {
 
 EvalSet load_eval_set(EvalKind kind, const std::filesystem::path& path, const Tokenizer& tokenizer,
                       const EvalSetOptions& options) {
-  std::vector<TextQuestion> questions = read_questions(kind, path);
-  keep_sample(questions, options);
   EvalSet set;
   set.name = eval_set_name(path);
   set.kind = kind;
-  for (const TextQuestion& text : questions) {
+  for (const TextQuestion& text : sampled_questions(kind, path, options)) {
     EvalQuestion question;
     question.answer = text.answer;
     question.group = text.group;
@@ -271,6 +290,17 @@ EvalSet load_eval_set(EvalKind kind, const std::filesystem::path& path, const To
   }
   set.content_key = eval_set_key(set);
   return set;
+}
+
+std::int64_t eval_set_bytes(EvalKind kind, const std::filesystem::path& path,
+                            const EvalSetOptions& options) {
+  std::int64_t bytes = 0;
+  for (const TextQuestion& question : sampled_questions(kind, path, options)) {
+    for (const TextQuestion::Choice& choice : question.choices) {
+      bytes += std::ssize(choice.context) + std::ssize(choice.continuation);
+    }
+  }
+  return bytes;
 }
 
 }  // namespace puzzle

@@ -64,6 +64,21 @@ struct EvalSetOptions {
   }
 };
 
+struct EvalSetPath {
+  EvalKind kind = EvalKind::kMinimalPairs;
+  std::string option;  // that names it: "minimal_pairs", "multiple_choice" or "last_word"
+  std::string path;
+};
+
+// The files and folders that a recipe names, by kind.
+struct EvalSetPaths {
+  std::vector<std::string> minimal_pairs;
+  std::vector<std::string> multiple_choice;
+  std::vector<std::string> last_word;
+
+  [[nodiscard]] std::vector<EvalSetPath> all() const;
+};
+
 // What the rows of a set are called: a file's name without its ending, or the folder's name.
 [[nodiscard]] std::string eval_set_name(const std::filesystem::path& path);
 
@@ -76,6 +91,11 @@ void check_eval_set_names(const std::vector<std::filesystem::path>& paths);
 // questions.
 [[nodiscard]] EvalSet load_eval_set(EvalKind kind, const std::filesystem::path& path,
                                     const Tokenizer& tokenizer, const EvalSetOptions& options = {});
+
+// Bytes of text in all choices of the set, contexts included each time: what a model reads. Throws
+// as load_eval_set for files.
+[[nodiscard]] std::int64_t eval_set_bytes(EvalKind kind, const std::filesystem::path& path,
+                                          const EvalSetOptions& options);
 
 // Context and continuation of one text as token ids, as described above.
 [[nodiscard]] EvalChoice encode_pair(const std::string& context, const std::string& continuation,

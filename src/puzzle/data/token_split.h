@@ -66,6 +66,8 @@ class TokenPart {
   [[nodiscard]] std::int64_t num_windows() const { return std::ssize(starts_); }
   [[nodiscard]] std::int64_t num_tokens() const { return num_windows() * layout_.window; }
   [[nodiscard]] std::span<const std::int64_t> starts() const { return starts_; }
+  // Attention sees the whole window; otherwise its own document alone.
+  [[nodiscard]] bool crosses_documents() const { return layout_.cross_documents; }
 
   // The windows at these positions of the part, in this order, on the CPU; none gives [0, T].
   // Throws Error(kFormat) for a token outside the vocabulary.

@@ -34,6 +34,8 @@ class Communicator {
 
   [[nodiscard]] virtual int rank() const = 0;
   [[nodiscard]] virtual int size() const = 0;
+  // Among the ranks of this machine; decides which GPU is this rank's.
+  [[nodiscard]] virtual int local_rank() const { return rank(); }
 
   // In place: the sum over ranks.
   virtual void all_reduce_sum(at::Tensor& tensor) = 0;

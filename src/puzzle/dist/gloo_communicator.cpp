@@ -159,6 +159,7 @@ class GlooCommunicator final : public Communicator {
 
   [[nodiscard]] int rank() const override { return rank_; }
   [[nodiscard]] int size() const override { return size_; }
+  [[nodiscard]] int local_rank() const override { return local_rank_; }
   void all_reduce_sum(at::Tensor& tensor) override;
   void broadcast(at::Tensor& tensor, int root) override;
   [[nodiscard]] at::Tensor all_gather(const at::Tensor& part) override;
@@ -179,6 +180,7 @@ class GlooCommunicator final : public Communicator {
 
   int rank_;
   int size_;
+  int local_rank_;
   std::chrono::milliseconds timeout_;
   c10::intrusive_ptr<c10d::Store> store_;  // outlives the group
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
@@ -188,6 +190,7 @@ GlooCommunicator::GlooCommunicator(const LauncherEnvironment& environment,
                                    const CommunicatorOptions& options)
     : rank_(environment.rank),
       size_(environment.world_size),
+      local_rank_(environment.local_rank),
       timeout_(to_milliseconds(options.join_timeout_s)) {
   const auto start = std::chrono::steady_clock::now();
   try {

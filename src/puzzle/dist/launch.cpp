@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/free_port.h"
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/log.h"
 #include "puzzle/dist/rank_process.h"
@@ -73,7 +74,7 @@ Supervisor::~Supervisor() {
 }
 
 void Supervisor::start() {
-  const int port = find_rendezvous_port();
+  const int port = find_free_port();  // should another program take it, the ranks say so
   processes_.resize(static_cast<std::size_t>(options_.num_ranks));
   for (int rank = 0; rank < options_.num_ranks; ++rank) {
     RankProcess& process = processes_[static_cast<std::size_t>(rank)];

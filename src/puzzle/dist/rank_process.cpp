@@ -9,9 +9,7 @@
 #include <string_view>
 
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "puzzle/base/cores.h"
@@ -110,25 +108,6 @@ struct ChildPlan {
 }
 
 }  // namespace
-
-int find_rendezvous_port() {
-  const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) {
-    fail_launch("cannot open a socket");
-  }
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* generic = reinterpret_cast<sockaddr*>(&address);
-  const bool found =
-      ::bind(descriptor, generic, size) == 0 && ::getsockname(descriptor, generic, &size) == 0;
-  ::close(descriptor);
-  if (!found) {
-    fail_launch("cannot find a free port");
-  }
-  return ntohs(address.sin_port);
-}
 
 void start_rank_process(const LaunchOptions& options, int port, RankProcess& process) {
   const int rank = process.rank;

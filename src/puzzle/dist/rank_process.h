@@ -27,11 +27,6 @@ struct RankProcess {
   std::string held;  // lines after another rank's failure
 };
 
-// Asks the kernel for a port that nobody has. It is free again on return, so another program could
-// take it in between; the ranks then report that they cannot join.
-// Throws Error(kIo).
-[[nodiscard]] int find_rendezvous_port();
-
 // Forks and executes rank `process.rank` of options.num_ranks, in a process group of its own and
 // with an empty stdin; it gets SIGTERM when the calling thread ends. stderr, and except on rank 0
 // stdout, arrive in process.outputs, non-blocking. A program that cannot be executed ends with code

@@ -281,22 +281,4 @@ std::optional<HttpResponse> http_request(const HttpRequest& request, const std::
   return read_response(connection, place, while_waiting);
 }
 
-std::int64_t find_free_port() {
-  const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address = local_address(0);
-  socklen_t size = sizeof address;
-  const bool found =
-      descriptor >= 0 &&
-      ::bind(descriptor, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
-      ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &size) == 0;
-  const int error = errno;
-  if (descriptor >= 0) {
-    ::close(descriptor);
-  }
-  if (!found) {
-    fail(ErrorKind::kIo, "127.0.0.1: no free port: {}", ::strerror(error));
-  }
-  return ntohs(address.sin_port);
-}
-
 }  // namespace puzzle

@@ -30,7 +30,4 @@ struct HttpResponse {
                                                        const std::string& place,
                                                        const std::function<void()>& while_waiting);
 
-// A port on 127.0.0.1 that nobody listens on now. Throws Error(kIo).
-[[nodiscard]] std::int64_t find_free_port();
-
 }  // namespace puzzle

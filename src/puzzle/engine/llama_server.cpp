@@ -11,6 +11,7 @@
 
 #include "puzzle/base/cores.h"
 #include "puzzle/base/error.h"
+#include "puzzle/base/free_port.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/options.h"

@@ -75,7 +75,16 @@ NestedFfn in_one_type(const NestedFfn& nested) {
   return same;
 }
 
+NestedFfn on_device(const NestedFfn& nested, const c10::Device& device) {
+  return {on_device(nested.whole, device),
+          nested.basis.defined() ? nested.basis.to(device) : nested.basis};
+}
+
 FfnWeights ffn_of_width(const NestedFfn& nested, std::int64_t width) {
+  return ffn_of_width(nested, width, nested.whole.gate.device());
+}
+
+FfnWeights ffn_of_width(const NestedFfn& nested, std::int64_t width, const c10::Device& device) {
   const c10::NoGradGuard no_grad;
   PUZZLE_CHECK(width >= 1 && width <= nested.width(), "width {} of {}", width, nested.width());
   FfnWeights weights = nested.whole;
@@ -83,9 +92,12 @@ FfnWeights ffn_of_width(const NestedFfn& nested, std::int64_t width) {
   for (at::Tensor* rows : {&weights.gate, &weights.up, &weights.gate_bias, &weights.up_bias}) {
     *rows = prefix(*rows, width);
   }
-  at::Tensor down = nested.whole.down.narrow(1, 0, width);
+  weights.down = nested.whole.down.narrow(1, 0, width);
+  weights = on_device(weights, device);
+  at::Tensor down = weights.down;
   if (nested.basis.defined()) {
-    down = at::mm(down, unpack_triangle(prefix(nested.basis, triangle_size(width)), width));
+    const at::Tensor rows = prefix(nested.basis, triangle_size(width)).to(device);
+    down = at::mm(down, unpack_triangle(rows, width));
   }
   weights.down = down.to(weights.norm.scalar_type()).contiguous();
   return weights;

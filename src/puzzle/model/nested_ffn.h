@@ -44,8 +44,14 @@ struct NestedFfn {
 // The same with C and K in the numeric type of gate, as training wants them.
 [[nodiscard]] NestedFfn in_one_type(const NestedFfn& nested);
 
+// The same weights on `device`: themselves where they are there already.
+[[nodiscard]] NestedFfn on_device(const NestedFfn& nested, const c10::Device& device);
+
 // The FFN of one width, in the numeric type of its norm; gate and up share memory with `nested`.
 [[nodiscard]] FfnWeights ffn_of_width(const NestedFfn& nested, std::int64_t width);
+// The same on `device`, where its down projection is made; what other widths need stays behind.
+[[nodiscard]] FfnWeights ffn_of_width(const NestedFfn& nested, std::int64_t width,
+                                      const c10::Device& device);
 
 // Outputs of several widths from one set of activations: z is computed once, and each width adds
 // the product of the channels that it has more than the one before.

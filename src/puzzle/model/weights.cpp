@@ -76,6 +76,15 @@ Weights clone_tensors(const Weights& weights, bool requires_grad) {
   return copy;
 }
 
+template <class Weights>
+Weights tensors_on(const Weights& weights, const c10::Device& device) {
+  Weights moved = weights;
+  visit_tensors(moved, TensorVisitor([&](const std::string&, at::Tensor& tensor) {
+                  tensor = tensor.to(device);
+                }));
+  return moved;
+}
+
 at::Tensor take(const TensorSource& source, const NamedShape& wanted) {
   at::Tensor tensor = source(wanted);
   PUZZLE_CHECK(tensor.defined() && tensor.sizes() == at::IntArrayRef(wanted.shape),
@@ -218,6 +227,13 @@ FfnWeights clone(const FfnWeights& weights, bool requires_grad) {
 }
 LayerWeights clone(const LayerWeights& weights, bool requires_grad) {
   return clone_tensors(weights, requires_grad);
+}
+
+AttentionWeights on_device(const AttentionWeights& weights, const c10::Device& device) {
+  return tensors_on(weights, device);
+}
+FfnWeights on_device(const FfnWeights& weights, const c10::Device& device) {
+  return tensors_on(weights, device);
 }
 
 LayerWeights with_matrices_in(const LayerWeights& weights, c10::ScalarType type) {

@@ -82,6 +82,11 @@ void set_output_matrix(FfnWeights& weights, at::Tensor matrix);
 [[nodiscard]] FfnWeights clone(const FfnWeights& weights, bool requires_grad);
 [[nodiscard]] LayerWeights clone(const LayerWeights& weights, bool requires_grad);
 
+// The same weights on `device`: themselves where they are there already.
+[[nodiscard]] AttentionWeights on_device(const AttentionWeights& weights,
+                                         const c10::Device& device);
+[[nodiscard]] FfnWeights on_device(const FfnWeights& weights, const c10::Device& device);
+
 // The same layer with matrices, biases and the norms of q and k in `type` and the norms of the
 // residual stream as they are: mixed precision, in which decoder.h keeps that stream in the norms'
 // type. Gradients go through the casts to the tensors they were made from.

@@ -113,6 +113,9 @@ PageSection recipe_section(const ReportData& data) {
       add_fact(out, "processor",
                fmt::format("{}, {} core{}", data.machine->cpu, data.machine->cores,
                            data.machine->cores == 1 ? "" : "s"));
+      if (!data.machine->gpus.empty()) {
+        add_fact(out, "GPUs", data.machine->gpus);
+      }
       add_fact(out, "memory", human_bytes(static_cast<double>(data.machine->memory_bytes)));
       add_fact(out, "system", data.machine->os + ", " + data.machine->kernel);
     }

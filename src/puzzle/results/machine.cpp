@@ -1,8 +1,11 @@
 #include "puzzle/results/machine.h"
 
+#include <algorithm>
 #include <array>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
+#include <vector>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -46,6 +49,16 @@ std::int64_t read_memory_bytes(std::string_view name) {
   return kib * 1024;
 }
 
+std::string read_gpus() {
+  std::vector<std::string> gpus;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", none)) {
+    gpus.push_back(find_line_value((entry.path() / "information").c_str(), "Model", ':'));
+  }
+  std::sort(gpus.begin(), gpus.end());
+  return join(gpus, ", ");
+}
+
 }  // namespace
 
 MachineFacts read_machine() {
@@ -61,17 +74,22 @@ MachineFacts read_machine() {
   if (uname(&names) == 0) {
     machine.kernel = fmt::format("{} {} {}", names.sysname, names.release, names.machine);
   }
+  machine.gpus = read_gpus();
   return machine;
 }
 
 std::int64_t available_memory_bytes() { return read_memory_bytes("MemAvailable"); }
 
 Json to_json(const MachineFacts& machine) {
-  return {{"cpu", machine.cpu},
-          {"cores", machine.cores},
-          {"memory_bytes", machine.memory_bytes},
-          {"os", machine.os},
-          {"kernel", machine.kernel}};
+  Json json = {{"cpu", machine.cpu},
+               {"cores", machine.cores},
+               {"memory_bytes", machine.memory_bytes},
+               {"os", machine.os},
+               {"kernel", machine.kernel}};
+  if (!machine.gpus.empty()) {  // absent as in records of before
+    json["gpus"] = machine.gpus;
+  }
+  return json;
 }
 
 MachineFacts parse_machine(const Json& value, const std::string& place) {
@@ -81,6 +99,7 @@ MachineFacts parse_machine(const Json& value, const std::string& place) {
   machine.memory_bytes = json_int(value, "memory_bytes", place);
   machine.os = json_string(value, "os", place);
   machine.kernel = json_string(value, "kernel", place);
+  machine.gpus = json_string(value, "gpus", place, "");
   return machine;
 }
 

@@ -14,6 +14,7 @@ struct MachineFacts {
   std::int64_t memory_bytes = 0;  // installed
   std::string os;                 // distribution's name
   std::string kernel;             // e.g. "Linux 6.1.0 x86_64"
+  std::string gpus{};             // models of NVIDIA's, as its driver lists them; often empty
 
   bool operator==(const MachineFacts&) const = default;
 };

@@ -54,7 +54,7 @@ BlockChanges estimate_changes(RunContext& context, const LoadedModel& parent,
   input.with_kl = true;
   for (std::size_t i = 0; i < child.size(); ++i) {
     libraries.push_back(
-        load_scored_layer(context, parent, library_folder, static_cast<std::int64_t>(i)));
+        find_layer_library(library_folder, static_cast<std::int64_t>(i), parent.weights));
     input.layers.push_back(plan_layer_changes(space.layers[i], child[i], libraries.back()));
   }
   input.library = [&](std::int64_t layer) { return libraries[static_cast<std::size_t>(layer)]; };

@@ -22,6 +22,7 @@
 #include "puzzle/stages/block_student.h"
 #include "puzzle/stages/block_training.h"
 #include "puzzle/stages/held_states.h"
+#include "puzzle/stages/layer_walk.h"
 #include "puzzle/stages/library.h"
 #include "puzzle/stages/nested_student.h"
 #include "puzzle/tensor/with_place.h"
@@ -44,7 +45,7 @@ std::vector<std::string> layer_keys_of(const std::string& library_key, std::int6
 
 // What all widths of a layer start from.
 NestedFfn nested_start(std::int64_t layer, const LayerLibrary& library,
-                       const PlannedStudent& planned) {
+                       const PlannedStudent& planned, const c10::Device& device) {
   const std::int64_t largest = planned.widths.back();
   if (library.trained || !library.nested || library.nested->width() < largest) {
     fail(ErrorKind::kUsage,
@@ -53,7 +54,7 @@ NestedFfn nested_start(std::int64_t layer, const LayerLibrary& library,
          "to separate",
          layer, largest);
   }
-  return *library.nested;
+  return on_device(*library.nested, device);
 }
 
 void take_trained(const LayerStudent& student, TrainedVariant& variant) {
@@ -99,13 +100,10 @@ class BlockDistiller {
  private:
   void check() const;
   void name_current_rows();
-  [[nodiscard]] bool is_wanted(std::int64_t layer) const;
   [[nodiscard]] bool writes_file(std::int64_t layer) const;
-  [[nodiscard]] std::string find_finished() const;
   void hold_states();
   void make_layer(std::int64_t layer, Progress& progress);
   void skip_layer(std::int64_t layer, Progress& progress);
-  [[nodiscard]] LayerLibrary load_layer(std::int64_t layer) const;
   [[nodiscard]] std::string init_of_layer(std::int64_t layer) const;
   [[nodiscard]] std::vector<TrainedVariant> untrained(std::int64_t layer,
                                                       const LayerLibrary& library) const;
@@ -173,11 +171,6 @@ void BlockDistiller::check() const {
   }
 }
 
-bool BlockDistiller::is_wanted(std::int64_t layer) const {
-  return options_.layers.empty() ||
-         std::ranges::find(options_.layers, layer) != options_.layers.end();
-}
-
 bool BlockDistiller::writes_file(std::int64_t layer) const {
   return !plan_[static_cast<std::size_t>(layer)].empty() ||
          std::filesystem::exists(layer_file(input_.library_folder, layer));
@@ -201,49 +194,24 @@ void BlockDistiller::name_current_rows() {
   }
 }
 
-// One flag per layer, from rank 0 to all.
-std::string BlockDistiller::find_finished() const {
-  std::string flags(layer_keys_.size(), '0');
-  if (context_.communicator.is_first()) {
-    for (std::size_t i = 0; i < flags.size(); ++i) {
-      const auto layer = static_cast<std::int64_t>(i);
-      const bool has_file =
-          !writes_file(layer) || std::filesystem::exists(layer_file(folder_, layer));
-      flags[i] = has_file && context_.db.has_stage(layer_keys_[i]) ? '1' : '0';
-    }
-  }
-  return context_.communicator.broadcast_string(flags, 0);
-}
-
 DistillBlocksResult BlockDistiller::make() {
   if (context_.communicator.is_first()) {
     name_current_rows();
   }
-  DistillBlocksResult result{.key = key_, .folder = folder_};
-  const std::string finished = find_finished();
-  std::int64_t end = 0;  // one past the last layer to be made
-  for (std::int64_t layer = 0; layer < std::ssize(finished); ++layer) {
-    if (is_wanted(layer)) {
-      const bool is_found = finished[static_cast<std::size_t>(layer)] == '1';
-      ++(is_found ? result.layers_found : result.layers_made);
-      end = is_found ? end : layer + 1;
-    }
+  const LayerWalk walk =
+      plan_layer_walk(context_, layer_keys_, options_.layers, [&](std::int64_t layer) {
+        return !writes_file(layer) || std::filesystem::exists(layer_file(folder_, layer));
+      });
+  const DistillBlocksResult result{
+      .key = key_, .folder = folder_, .layers_made = walk.num_made, .layers_found = walk.num_found};
+  if (walk.num_layers() == 0) {
+    return result;
   }
-  if (end > 0) {
-    with_place(kDistillBlocksStage, [&] { hold_states(); });
-  }
-  Progress progress(kDistillBlocksStage, end * windows_per_layer(), "windows");
-  for (std::int64_t layer = 0; layer < end; ++layer) {
-    const bool is_made = is_wanted(layer) && finished[static_cast<std::size_t>(layer)] == '0';
-    with_place(fmt::format("{}, layer {}", kDistillBlocksStage, layer), [&] {
-      if (is_made) {
-        make_layer(layer, progress);
-      } else {
-        skip_layer(layer, progress);
-      }
-    });
-    context_.communicator.barrier();
-  }
+  with_place(kDistillBlocksStage, [&] { hold_states(); });
+  Progress progress(kDistillBlocksStage, walk.num_layers() * windows_per_layer(), "windows");
+  walk_layers(
+      walk, kDistillBlocksStage, [&](std::int64_t layer) { make_layer(layer, progress); },
+      [&](std::int64_t layer) { skip_layer(layer, progress); });
   return result;
 }
 
@@ -261,14 +229,7 @@ void BlockDistiller::skip_layer(std::int64_t layer, Progress& progress) {
   validation_states_->advance(parent_layer(layer));
   progress.skip(windows_per_layer());
   progress.advance(0);
-}
-
-LayerLibrary BlockDistiller::load_layer(std::int64_t layer) const {
-  const std::filesystem::path file = layer_file(input_.library_folder, layer);
-  return std::filesystem::exists(file)
-             ? load_layer_library(file, parent_.weights.spec, parent_.weights.embedding.device(),
-                                  at::kFloat)
-             : LayerLibrary{};
+  context_.communicator.barrier();
 }
 
 // How the starting library was initialised, which its files say; "parent" where a layer has none,
@@ -304,7 +265,7 @@ std::vector<TrainedVariant> BlockDistiller::untrained(std::int64_t layer,
         start = make_block(parent, library, layer, planned.block);
         break;
       case StudentRole::kNestedFfn:
-        variant.nested = nested_start(layer, library, planned);
+        variant.nested = nested_start(layer, library, planned, parent.embedding.device());
         break;
     }
     variants.push_back(std::move(variant));
@@ -314,7 +275,7 @@ std::vector<TrainedVariant> BlockDistiller::untrained(std::int64_t layer,
 
 void BlockDistiller::make_layer(std::int64_t layer, Progress& progress) {
   const Stopwatch watch;
-  LayerLibrary library = load_layer(layer);
+  LayerLibrary library = find_layer_library(input_.library_folder, layer, parent_.weights);
   std::vector<TrainedVariant> variants = untrained(layer, library);
   if (variants.empty()) {
     skip_layer(layer, progress);
@@ -324,6 +285,7 @@ void BlockDistiller::make_layer(std::int64_t layer, Progress& progress) {
   if (context_.communicator.is_first()) {
     record(layer, std::move(library), variants, watch);
   }
+  context_.communicator.barrier();
 }
 
 std::unique_ptr<LayerStudent> BlockDistiller::make_student(std::int64_t layer,

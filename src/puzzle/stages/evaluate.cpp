@@ -63,24 +63,28 @@ class Evaluator {
 
   void text(const TokenPart& part, std::int64_t batch_windows) {
     // A child's difference to the first is part of its result, so the first runs beside it.
-    std::vector<const NamedModel*> missing;
-    std::vector<std::string> keys;
     const NamedModel* first = models_.size() > 1 ? models_[1] : nullptr;
     const std::string first_key = evaluation_key(parent_, first, part.content_key());
+    std::vector<std::string> all_keys;
     for (const NamedModel* model : models_) {
       const bool alone = model == nullptr || model == first;
       const std::string own = evaluation_key(parent_, model, part.content_key());
-      const std::string key =
-          alone ? own : KeyBuilder().add("model", own).add("beside", first_key).key();
-      if (is_done(key)) {
+      all_keys.push_back(alone ? own
+                               : KeyBuilder().add("model", own).add("beside", first_key).key());
+    }
+    const std::vector<bool> is_there = take_keys(all_keys);
+    std::vector<const NamedModel*> missing;
+    std::vector<std::string> keys;
+    for (std::size_t m = 0; m < models_.size(); ++m) {
+      if (is_there[m]) {
         continue;
       }
-      if (!alone && std::find(missing.begin(), missing.end(), first) == missing.end()) {
+      if (m > 1 && std::ranges::find(missing, first) == missing.end()) {
         missing.push_back(first);
         keys.push_back("");  // its rows are there already
       }
-      missing.push_back(model);
-      keys.push_back(key);
+      missing.push_back(models_[m]);
+      keys.push_back(all_keys[m]);
     }
     if (missing.empty()) {
       return;
@@ -94,11 +98,18 @@ class Evaluator {
     }
   }
 
-  void questions(EvalKind kind, const std::vector<std::string>& paths,
-                 const EvalSetOptions& options) {
-    for (const std::string& path : paths) {
-      questions(load_eval_set(kind, path, *parent_.tokenizer, options));
+  void questions(const EvalSet& set) {
+    std::int64_t rows = 0;
+    for (const EvalQuestion& question : set.questions) {
+      rows += std::ssize(question.choices);
     }
+    Progress progress("evaluate: " + set.name, rows * std::ssize(models_), "choices");
+    add_missing(
+        rows_content("set", set), rows, progress,
+        [&](const ModelWeights& model) {
+          return score_questions(context_, model, parent_.geometry, set, progress);
+        },
+        [&](const auto&... of_model) { return question_rows(set, of_model...); });
   }
 
   void long_text(const std::vector<LongTextSet>& sets) {
@@ -137,12 +148,13 @@ class Evaluator {
     for (const std::string& content : contents) {
       content_key.add("mean of", content);
     }
-    const std::string mean_content = content_key.key();
-    for (const NamedModel* model : models_) {
-      const std::string key = evaluation_key(parent_, model, mean_content);
-      if (is_done(key) || !context_.communicator.is_first()) {
+    const std::vector<std::string> keys = keys_of_models(content_key.key());
+    const std::vector<bool> is_there = take_keys(keys);
+    for (std::size_t m = 0; m < models_.size(); ++m) {
+      if (is_there[m] || !context_.communicator.is_first()) {
         continue;
       }
+      const NamedModel* model = models_[m];
       const auto rows_of = [&](const NamedModel* whose) {
         std::vector<EvaluationRow> rows;
         for (const std::string& content : contents) {
@@ -153,35 +165,17 @@ class Evaluator {
       };
       put(mean_long_text_rows(rows_of(model),
                               model == nullptr ? std::vector<EvaluationRow>() : rows_of(nullptr),
-                              task, model == nullptr ? "parent" : model->name, key));
+                              task, model == nullptr ? "parent" : model->name, keys[m]));
     }
-  }
-
-  void questions(const EvalSet& set) {
-    std::int64_t rows = 0;
-    for (const EvalQuestion& question : set.questions) {
-      rows += std::ssize(question.choices);
-    }
-    Progress progress("evaluate: " + set.name, rows * std::ssize(models_), "choices");
-    add_missing(
-        rows_content("set", set), rows, progress,
-        [&](const ModelWeights& model) {
-          return score_questions(context_, model, parent_.geometry, set, progress);
-        },
-        [&](const auto&... of_model) { return question_rows(set, of_model...); });
   }
 
   // Scores the models that have no rows yet, and for them the parent, `work` units each.
   template <class Score, class MakeRows>
   void add_missing(const std::string& content, std::int64_t work, Progress& progress,
                    const Score& score, const MakeRows& make_rows) {
-    std::vector<std::string> keys;
-    std::vector<bool> is_there;
-    for (const NamedModel* model : models_) {
-      keys.push_back(evaluation_key(parent_, model, content));
-      is_there.push_back(is_done(keys.back()));
-    }
-    const bool is_complete = std::find(is_there.begin(), is_there.end(), false) == is_there.end();
+    const std::vector<std::string> keys = keys_of_models(content);
+    const std::vector<bool> is_there = take_keys(keys);
+    const bool is_complete = std::ranges::find(is_there, false) == is_there.end();
     std::optional<decltype(score(parent_.weights))> of_parent;
     for (std::size_t m = 0; m < models_.size(); ++m) {
       const NamedModel* model = models_[m];
@@ -197,12 +191,20 @@ class Evaluator {
     }
   }
 
-  bool is_done(const std::string& key) {
-    keys_.push_back(key);
-    const double mine =
-        context_.communicator.is_first() && context_.db.has(RunTable::kEvaluations, key) ? 1.0
-                                                                                         : 0.0;
-    return context_.communicator.all_reduce_max(mine) > 0.0;
+  [[nodiscard]] std::vector<std::string> keys_of_models(const std::string& content) const {
+    std::vector<std::string> keys;
+    for (const NamedModel* model : models_) {
+      keys.push_back(evaluation_key(parent_, model, content));
+    }
+    return keys;
+  }
+
+  // These are part of the result from here on; says which have their rows.
+  [[nodiscard]] std::vector<bool> take_keys(const std::vector<std::string>& keys) {
+    keys_.insert(keys_.end(), keys.begin(), keys.end());
+    return ask_first_rank(context_.communicator, keys.size(), [&](std::size_t i) {
+      return context_.db.has(RunTable::kEvaluations, keys[i]);
+    });
   }
 
   // Before the rows, which say that a model is done.
@@ -234,10 +236,11 @@ class Evaluator {
 void EvaluateOptions::visit(OptionList& list) {
   list.add("num_tokens", num_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
            "Tokens of the test part to use; 0 uses all of it.");
-  list.add("minimal_pairs", minimal_pairs, "Minimal-pair sets (BLiMP .jsonl files or folders).");
-  list.add("multiple_choice", multiple_choice,
+  list.add("minimal_pairs", questions.minimal_pairs,
+           "Minimal-pair sets (BLiMP .jsonl files or folders).");
+  list.add("multiple_choice", questions.multiple_choice,
            "Multiple-choice sets: .jsonl with context, choices and answer.");
-  list.add("last_word", last_word,
+  list.add("last_word", questions.last_word,
            "Texts whose last word is to be predicted (LAMBADA): .jsonl or .txt.");
   list.add("batch_windows", batch_windows, Range<std::int64_t>{1, 1 << 20},
            "Windows per forward pass.");
@@ -247,8 +250,8 @@ void EvaluateOptions::visit(OptionList& list) {
 
 void check_evaluate_options(const EvaluateOptions& options) {
   std::vector<std::filesystem::path> paths;
-  for (const auto* sets : {&options.minimal_pairs, &options.multiple_choice, &options.last_word}) {
-    paths.insert(paths.end(), sets->begin(), sets->end());
+  for (const EvalSetPath& set : options.questions.all()) {
+    paths.emplace_back(set.path);
   }
   try {
     check_eval_set_names(paths);
@@ -300,9 +303,9 @@ std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent
       make_long_text_sets(options.long_text, *parent.tokenizer);
   Evaluator evaluator(context, parent, children);
   evaluator.text(part, options.batch_windows);
-  evaluator.questions(EvalKind::kMinimalPairs, options.minimal_pairs, options.sets);
-  evaluator.questions(EvalKind::kMultipleChoice, options.multiple_choice, options.sets);
-  evaluator.questions(EvalKind::kLastWord, options.last_word, options.sets);
+  for (const EvalSetPath& set : options.questions.all()) {
+    evaluator.questions(load_eval_set(set.kind, set.path, *parent.tokenizer, options.sets));
+  }
   evaluator.long_text(long_texts);
   if (context.communicator.is_first()) {
     context.db.set_current(RunTable::kEvaluations, "evaluate", evaluator.keys());

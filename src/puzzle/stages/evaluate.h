@@ -16,10 +16,8 @@ namespace puzzle {
 class OptionList;
 
 struct EvaluateOptions {
-  std::int64_t num_tokens = 0;               // of the test part; 0 = all of it
-  std::vector<std::string> minimal_pairs;    // BLiMP files or folders
-  std::vector<std::string> multiple_choice;  // files or folders; format in eval_sets.h
-  std::vector<std::string> last_word;
+  std::int64_t num_tokens = 0;  // of the test part; 0 = all of it
+  EvalSetPaths questions;
   std::int64_t batch_windows = 8;
   EvalSetOptions sets;
   LongTextOptions long_text;

@@ -117,15 +117,14 @@ class TextSums {
   RatioOfSums top1_;
 };
 
-}  // namespace
-
+// After the final norm, [B·T, D].
 at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
-                        const at::Tensor& tokens_BT, const at::Tensor& mask) {
-  const at::Tensor x = embed(model, tokens_BT);
-  PassContext pass = make_pass(geometry, x.size(1), x.scalar_type(), x.device());
-  pass.mask = mask;
-  return final_rows(model, geometry, x, pass);
+                        const TokenBatch& batch) {
+  const at::Tensor x = embed(model, batch.tokens_BT);
+  return final_rows(model, geometry, x, batch_pass(geometry, batch, x));
 }
+
+}  // namespace
 
 std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& parent,
                                       const std::vector<const NamedModel*>& models,
@@ -140,20 +139,18 @@ std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& pa
   for (std::int64_t first = share.begin; first < share.end; first += batch_windows) {
     const std::int64_t count = std::min(batch_windows, share.end - first);
     const TokenBatch batch = part.slice(first, count).to(context.device);
-    const at::Tensor mask = batch.attention_mask();
     const at::Tensor labels = batch.labels_BT.reshape({-1});
     const BatchFacts facts{
         std::span(units.unit_of_window)
             .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)),
         sum_per_window(labels.ge(0), count), window_bytes(*parent.tokenizer, batch)};
-    const HeadInput p{batch_hidden(parent.weights, parent.geometry, batch.tokens_BT, mask),
-                      parent.weights.head};
+    const HeadInput p{batch_hidden(parent.weights, parent.geometry, batch), parent.weights.head};
     progress.advance(count);
     std::vector<HeadInput> children;
     for (const NamedModel* model : models) {
       if (model != nullptr) {
-        children.push_back({batch_hidden(*model->weights, parent.geometry, batch.tokens_BT, mask),
-                            model->weights->head});
+        children.push_back(
+            {batch_hidden(*model->weights, parent.geometry, batch), model->weights->head});
       }
       progress.advance(count);
     }

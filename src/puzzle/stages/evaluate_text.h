@@ -23,8 +23,4 @@ struct TextResult {
                                                     const TokenPart& part,
                                                     std::int64_t batch_windows);
 
-// After the final norm, [B·T, D]. An undefined mask is plain causal attention.
-[[nodiscard]] at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
-                                      const at::Tensor& tokens_BT, const at::Tensor& mask);
-
 }  // namespace puzzle

@@ -9,6 +9,7 @@
 #include "puzzle/base/error.h"
 #include "puzzle/base/interrupt.h"
 #include "puzzle/engine/chat_template.h"
+#include "puzzle/tensor/device.h"
 
 namespace puzzle {
 namespace {
@@ -55,6 +56,7 @@ GenerateResult generate(const LoadedModel& model, const std::string& prompt,
   Stopwatch watch;
   at::Tensor tokens = at::tensor(ids, at::TensorOptions(at::kInt)).to(at::kLong).unsqueeze(0);
   at::Tensor logits = state.append(tokens)[0];
+  synchronize(logits.device());
   result.prefill_s = watch.seconds();
   watch = Stopwatch();
   const auto& ends = model.weights.spec.eos_tokens;

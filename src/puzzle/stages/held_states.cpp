@@ -79,7 +79,7 @@ void HeldStates::replace(std::int64_t batch, const at::Tensor& states_BTD) {
 }
 
 PassContext HeldStates::pass(std::int64_t batch) const {
-  return {angles_, tokens(batch).attention_mask()};
+  return {angles_, part_.crosses_documents() ? at::Tensor() : tokens(batch).attention_mask()};
 }
 
 void HeldStates::advance(std::int64_t batch, const LayerWeights& layer) {

@@ -18,6 +18,7 @@
 #include "puzzle/base/progress.h"
 #include "puzzle/model/initialize.h"
 #include "puzzle/stages/held_states.h"
+#include "puzzle/stages/layer_walk.h"
 #include "puzzle/stages/library.h"
 #include "puzzle/stages/token_weights.h"
 #include "puzzle/tensor/with_place.h"
@@ -61,9 +62,7 @@ class LibraryMaker {
   InitLibraryResult make(LibraryRole role);
 
  private:
-  [[nodiscard]] bool is_wanted(std::int64_t layer) const;
   [[nodiscard]] bool has_variants(std::int64_t layer) const;
-  [[nodiscard]] std::vector<bool> find_finished() const;
   void name_current_rows();
   void make_layer(std::int64_t layer, Progress& progress);
   void skip_layer(std::int64_t layer, Progress& progress);
@@ -125,11 +124,6 @@ LibraryMaker::LibraryMaker(RunContext& context, const LoadedModel& parent, const
   context.communicator.agree("init-library: the library's key", key_);
 }
 
-bool LibraryMaker::is_wanted(std::int64_t layer) const {
-  return options_.layers.empty() ||
-         std::ranges::find(options_.layers, layer) != options_.layers.end();
-}
-
 bool LibraryMaker::has_variants(std::int64_t layer) const {
   const LayerSpace& layer_space = space_.layers[static_cast<std::size_t>(layer)];
   const BlockSpec own = parent_layer(layer).spec();
@@ -142,24 +136,6 @@ bool LibraryMaker::has_variants(std::int64_t layer) const {
          });
 }
 
-std::vector<bool> LibraryMaker::find_finished() const {
-  std::string flags(layer_keys_.size(), '0');
-  if (context_.communicator.is_first()) {
-    for (std::size_t i = 0; i < flags.size(); ++i) {
-      const auto layer = static_cast<std::int64_t>(i);
-      const bool has_file =
-          !has_variants(layer) || std::filesystem::exists(layer_file(folder_, layer));
-      flags[i] = has_file && context_.db.has_stage(layer_keys_[i]) ? '1' : '0';
-    }
-  }
-  flags = context_.communicator.broadcast_string(flags, 0);
-  std::vector<bool> finished;
-  for (const char flag : flags) {
-    finished.push_back(flag == '1');
-  }
-  return finished;
-}
-
 void LibraryMaker::name_current_rows() {
   if (context_.communicator.is_first()) {
     context_.db.set_current(RunTable::kVariants, kInitLibraryStage, layer_keys_);
@@ -170,17 +146,13 @@ InitLibraryResult LibraryMaker::make(LibraryRole role) {
   if (role == LibraryRole::kRun) {
     name_current_rows();
   }
-  InitLibraryResult result{.key = key_, .folder = folder_};
-  const std::vector<bool> finished = find_finished();
-  std::int64_t end = 0;  // one past the last layer to be made
-  for (std::int64_t layer = 0; layer < std::ssize(finished); ++layer) {
-    if (is_wanted(layer)) {
-      const bool found = finished[static_cast<std::size_t>(layer)];
-      ++(found ? result.layers_found : result.layers_made);
-      end = found ? end : layer + 1;
-    }
-  }
-  if (end == 0) {
+  const LayerWalk walk =
+      plan_layer_walk(context_, layer_keys_, options_.layers, [&](std::int64_t layer) {
+        return !has_variants(layer) || std::filesystem::exists(layer_file(folder_, layer));
+      });
+  const InitLibraryResult result{
+      .key = key_, .folder = folder_, .layers_made = walk.num_made, .layers_found = walk.num_found};
+  if (walk.num_layers() == 0) {
     return result;
   }
   const RankShare share{context_.communicator.rank(), context_.communicator.size()};
@@ -190,16 +162,11 @@ InitLibraryResult LibraryMaker::make(LibraryRole role) {
     memory.bytes -= validation_states_->memory_bytes();
     calibration_states_.emplace(parent_, calibration_, share, options_.batch_tokens, memory);
   });
-  Progress progress(kInitLibraryStage, end * calibration_states_->num_windows(), "windows");
-  for (std::int64_t layer = 0; layer < end; ++layer) {
-    with_place(fmt::format("{}, layer {}", kInitLibraryStage, layer), [&] {
-      if (is_wanted(layer) && !finished[static_cast<std::size_t>(layer)]) {
-        make_layer(layer, progress);
-      } else {
-        skip_layer(layer, progress);
-      }
-    });
-  }
+  Progress progress(kInitLibraryStage, walk.num_layers() * calibration_states_->num_windows(),
+                    "windows");
+  walk_layers(
+      walk, kInitLibraryStage, [&](std::int64_t layer) { make_layer(layer, progress); },
+      [&](std::int64_t layer) { skip_layer(layer, progress); });
   return result;
 }
 

@@ -109,9 +109,8 @@ std::vector<std::int64_t> parse_trained_widths(const SafetensorsFile& file, std:
 // Reads the variants of one file.
 class LibraryReader {
  public:
-  LibraryReader(const std::filesystem::path& path, const ModelSpec& parent,
-                const c10::Device& device, c10::ScalarType type)
-      : path_(path), file_(path), parent_(parent), device_(device), type_(type) {}
+  LibraryReader(const std::filesystem::path& path, const ModelSpec& parent, c10::ScalarType type)
+      : path_(path), file_(path), parent_(parent), type_(type) {}
 
   [[nodiscard]] LayerLibrary read() const {
     LayerLibrary library;
@@ -176,14 +175,12 @@ class LibraryReader {
     }
     const c10::ScalarType stored = tensor.dtype == DType::kF64 ? at::kDouble : at::kFloat;
     return tensor_from_bytes(tensor.dtype, tensor.shape, tensor.bytes, tensor.file,
-                             type.value_or(stored), path_.string() + ": " + tensor.name)
-        .to(device_);
+                             type.value_or(stored), path_.string() + ": " + tensor.name);
   }
 
   const std::filesystem::path& path_;
   SafetensorsFile file_;
   const ModelSpec& parent_;
-  c10::Device device_;
   c10::ScalarType type_;
 };
 
@@ -242,8 +239,16 @@ void save_layer_library(const std::filesystem::path& file, const LayerLibrary& l
 }
 
 LayerLibrary load_layer_library(const std::filesystem::path& file, const ModelSpec& parent,
-                                const c10::Device& device, c10::ScalarType type) {
-  return LibraryReader(file, parent, device, type).read();
+                                c10::ScalarType type) {
+  return LibraryReader(file, parent, type).read();
+}
+
+LayerLibrary find_layer_library(const std::filesystem::path& library_folder, std::int64_t layer,
+                                const ModelWeights& parent) {
+  const std::filesystem::path file = layer_file(library_folder, layer);
+  return std::filesystem::exists(file)
+             ? load_layer_library(file, parent.spec, parent.embedding.scalar_type())
+             : LayerLibrary{};
 }
 
 const NestedFfn* LayerLibrary::find_nested(std::int64_t width) const {
@@ -266,7 +271,7 @@ AttentionWeights make_attention_variant(const ModelWeights& parent, const LayerL
   if (found == library.attention.end()) {
     fail_missing_variant(layer, "attention/" + attention.name());
   }
-  return found->second;
+  return on_device(found->second, parent.embedding.device());
 }
 
 FfnWeights make_ffn_variant(const ModelWeights& parent, const LayerLibrary& library,
@@ -278,20 +283,22 @@ FfnWeights make_ffn_variant(const ModelWeights& parent, const LayerLibrary& libr
   if (ffn.kind == FfnKind::kNone) {
     return {};
   }
+  const c10::Device device = parent.embedding.device();
   if (const auto found = library.ffn.find(ffn); found != library.ffn.end()) {
-    return found->second;
+    return on_device(found->second, device);
   }
   const NestedFfn* nested = ffn.kind == FfnKind::kSwiglu ? library.find_nested(ffn.width) : nullptr;
   if (nested == nullptr) {
     fail_missing_variant(layer, "ffn/" + ffn.name());
   }
-  return ffn_of_width(*nested, ffn.width);
+  return ffn_of_width(*nested, ffn.width, device);
 }
 
 LayerWeights make_block(const ModelWeights& parent, const LayerLibrary& library, std::int64_t layer,
                         const BlockSpec& block) {
   if (const auto coupled = library.coupled.find(block); coupled != library.coupled.end()) {
-    return coupled->second;
+    const c10::Device device = parent.embedding.device();
+    return {on_device(coupled->second.attention, device), on_device(coupled->second.ffn, device)};
   }
   return {make_attention_variant(parent, library, layer, block.attention),
           make_ffn_variant(parent, library, layer, block.ffn)};
@@ -310,13 +317,8 @@ ModelWeights make_child(const ModelWeights& parent, const std::filesystem::path&
     if (architecture[i] == parent.layers[i].spec()) {
       continue;
     }
-    const auto file = layer_file(library_folder, layer);
-    const LayerLibrary library =
-        std::filesystem::exists(file)
-            ? load_layer_library(file, parent.spec, parent.embedding.device(),
-                                 parent.embedding.scalar_type())
-            : LayerLibrary{};
-    child.layers[i] = make_block(parent, library, layer, architecture[i]);
+    child.layers[i] = make_block(parent, find_layer_library(library_folder, layer, parent), layer,
+                                 architecture[i]);
   }
   return child;
 }

@@ -54,13 +54,17 @@ void add_space_to_key(KeyBuilder& key, const SearchSpace& space);
 // Throws Error(kIo). The file appears by rename.
 void save_layer_library(const std::filesystem::path& file, const LayerLibrary& library,
                         const std::map<std::string, std::string>& metadata = {});
-// Tensors stay in the mapped file where `type` is the stored one. Throws Error(kIo),
+// Tensors stay in the mapped file where `type` is the stored one, and never leave the CPU: a
+// layer's variants are many times what is used of them at a time. Throws Error(kIo),
 // Error(kFormat).
 [[nodiscard]] LayerLibrary load_layer_library(const std::filesystem::path& file,
-                                              const ModelSpec& parent, const c10::Device& device,
-                                              c10::ScalarType type);
+                                              const ModelSpec& parent, c10::ScalarType type);
+// The same of a layer; empty where there is no file, i.e. the layer has only parts of the parent.
+[[nodiscard]] LayerLibrary find_layer_library(const std::filesystem::path& library_folder,
+                                              std::int64_t layer, const ModelWeights& parent);
 
-// Any block of layer `layer`: parent halves from `parent`, the others from `library`.
+// Any block of layer `layer`, on the parent's device: parent halves from `parent`, the others from
+// `library`.
 // A width of a nested FFN costs a product of D × w × w each time. Throws Error(kUsage) for a
 // variant that the library does not hold.
 [[nodiscard]] LayerWeights make_block(const ModelWeights& parent, const LayerLibrary& library,
@@ -73,7 +77,8 @@ void save_layer_library(const std::filesystem::path& file, const LayerLibrary& l
                                           std::int64_t layer, const FfnSpec& ffn);
 
 // A whole child: the parent's embedding, final norm and head with the blocks of `architecture`,
-// which has one block per parent layer. Tensors are shared with parent and library, not copied.
+// which has one block per parent layer, on the parent's device. Tensors are shared with parent and
+// library, not copied where the device is the CPU.
 [[nodiscard]] ModelWeights make_child(const ModelWeights& parent,
                                       const std::filesystem::path& library_folder,
                                       const Architecture& architecture);

@@ -36,6 +36,21 @@ LoadedModel open_model(const std::filesystem::path& path, const c10::Device& dev
           std::move(tokenizer)};
 }
 
+std::vector<bool> ask_first_rank(Communicator& communicator, std::size_t count,
+                                 const std::function<bool(std::size_t)>& says) {
+  std::string flags(count, '0');
+  if (communicator.is_first()) {
+    for (std::size_t i = 0; i < count; ++i) {
+      flags[i] = says(i) ? '1' : '0';
+    }
+  }
+  std::vector<bool> answers;
+  for (const char flag : communicator.broadcast_string(flags, 0)) {
+    answers.push_back(flag == '1');
+  }
+  return answers;
+}
+
 Stopwatch::Stopwatch() : start_ns_(steady_now_ns()) {}
 
 double Stopwatch::seconds() const {

@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
@@ -43,6 +45,11 @@ struct LoadedModel {
 // the embedding has rows.
 [[nodiscard]] LoadedModel open_model(const std::filesystem::path& path, const c10::Device& device,
                                      c10::ScalarType type);
+
+// One answer of rank 0's to each of `count` questions, on every rank; `says` is asked on rank 0
+// alone.
+[[nodiscard]] std::vector<bool> ask_first_rank(Communicator& communicator, std::size_t count,
+                                               const std::function<bool(std::size_t)>& says);
 
 // Seconds since construction, for stage records.
 class Stopwatch {

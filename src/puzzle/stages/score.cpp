@@ -52,16 +52,16 @@ void ScoreOptions::visit(OptionList& list) {
       "exact_share", exact_share, Range<double>{0.0, 1e3},
       "What hybrid may spend in all, estimates included, as a share of a full forward pass per "
       "variant; what is left after the doubtful ones goes to those that the search chooses.");
-  list.add("minimal_pairs", minimal_pairs,
+  list.add("minimal_pairs", questions.minimal_pairs,
            "Minimal-pair sets of method downstream; use others than evaluate does.");
-  list.add("multiple_choice", multiple_choice, "Multiple-choice sets of method downstream.");
-  list.add("last_word", last_word, "Last-word sets of method downstream.");
+  list.add("multiple_choice", questions.multiple_choice,
+           "Multiple-choice sets of method downstream.");
+  list.add("last_word", questions.last_word, "Last-word sets of method downstream.");
   list.section("sets", sets);
 }
 
 void check_score(const ScoreOptions& options, const ModelSpec& parent, const SearchSpace& space) {
-  const std::size_t num_sets =
-      options.minimal_pairs.size() + options.multiple_choice.size() + options.last_word.size();
+  const std::size_t num_sets = options.questions.all().size();
   if ((options.method == "downstream") != (num_sets > 0)) {
     fail(ErrorKind::kUsage, "score: method is {} and {} evaluation sets are named; {}",
          options.method, num_sets,
@@ -122,9 +122,9 @@ std::int64_t score_exactly(RunContext& context, const LoadedModel& parent, const
 
 // Rank 0's database answers for all.
 bool is_known(RunContext& context, const std::string& key) {
-  const std::string answer = context.communicator.broadcast_string(
-      context.communicator.is_first() && context.db.has(RunTable::kScores, key) ? "yes" : "no", 0);
-  return answer == "yes";
+  return ask_first_rank(context.communicator, 1,
+                        [&](std::size_t) { return context.db.has(RunTable::kScores, key); })
+      .front();
 }
 
 // What rank 0 picks, on every rank.

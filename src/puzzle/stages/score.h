@@ -20,15 +20,13 @@ struct ScoreOptions {
   std::int64_t num_tokens = 0;     // of the scoring part; 0 = all of it
   std::vector<std::string> pairs;  // blocks scored exactly, as in named_pairs.h
   std::int64_t batch_windows = 8;
-  std::int64_t hidden_mib = 512;           // bound on the final hidden states kept at a time
-  std::int64_t samples = 4;                // labels drawn per position; gradient and hybrid
-  double exact_above = 0.3;                // nats; hybrid
-  std::int64_t exact_every = 3;            // layers between two variants that calibrate; hybrid
-  double exact_giants = 0.5;               // of a giant token's state; hybrid
-  double exact_share = 0.125;              // hybrid; of one full forward pass per candidate
-  std::vector<std::string> minimal_pairs;  // downstream: files or folders, as evaluate takes them
-  std::vector<std::string> multiple_choice;
-  std::vector<std::string> last_word;
+  std::int64_t hidden_mib = 512;  // bound on the final hidden states kept at a time
+  std::int64_t samples = 4;       // labels drawn per position; gradient and hybrid
+  double exact_above = 0.3;       // nats; hybrid
+  std::int64_t exact_every = 3;   // layers between two variants that calibrate; hybrid
+  double exact_giants = 0.5;      // of a giant token's state; hybrid
+  double exact_share = 0.125;     // hybrid; of one full forward pass per candidate
+  EvalSetPaths questions;         // downstream
   EvalSetOptions sets;
 
   void visit(OptionList& list);

@@ -54,19 +54,15 @@ LayerCandidates all_candidates(const LoadedModel& parent, const ScoreInput& inpu
 }
 
 LayerCandidates missing_candidates(RunContext& context, LayerCandidates layers) {
-  std::string done;
-  if (context.communicator.is_first()) {
-    const std::set<std::string> keys = context.db.keys(RunTable::kScores);
-    for (const auto& layer : layers) {
-      for (const Candidate& candidate : layer) {
-        done += keys.contains(candidate.key) ? '1' : '0';
-      }
-    }
-  }
-  done = context.communicator.broadcast_string(done, 0);
+  const std::vector<std::string> keys = keys_of(layers);
+  const std::set<std::string> known = context.communicator.is_first()
+                                          ? context.db.keys(RunTable::kScores)
+                                          : std::set<std::string>();
+  const std::vector<bool> is_done = ask_first_rank(
+      context.communicator, keys.size(), [&](std::size_t i) { return known.contains(keys[i]); });
   std::size_t position = 0;
   for (auto& layer : layers) {
-    std::erase_if(layer, [&](const Candidate&) { return done.at(position++) == '1'; });
+    std::erase_if(layer, [&](const Candidate&) { return is_done.at(position++); });
   }
   return layers;
 }
@@ -87,14 +83,6 @@ std::vector<std::string> keys_of(const LayerCandidates& layers) {
     }
   }
   return keys;
-}
-
-LayerLibrary load_scored_layer(const RunContext& context, const LoadedModel& parent,
-                               const std::filesystem::path& library_folder, std::int64_t layer) {
-  const std::filesystem::path file = layer_file(library_folder, layer);
-  return std::filesystem::exists(file)
-             ? load_layer_library(file, parent.weights.spec, context.device, context.type)
-             : LayerLibrary{};
 }
 
 }  // namespace puzzle

@@ -35,9 +35,4 @@ using LayerCandidates = std::vector<std::vector<Candidate>>;  // by layer
 [[nodiscard]] std::int64_t num_candidates(const LayerCandidates& layers);
 [[nodiscard]] std::vector<std::string> keys_of(const LayerCandidates& layers);
 
-// Empty where the library has no file of the layer, i.e. only parts of the parent.
-[[nodiscard]] LayerLibrary load_scored_layer(const RunContext& context, const LoadedModel& parent,
-                                             const std::filesystem::path& library_folder,
-                                             std::int64_t layer);
-
 }  // namespace puzzle

@@ -17,8 +17,8 @@ namespace puzzle {
 [[nodiscard]] std::string content_key_of(const std::vector<EvalSet>& sets);
 
 // Writes a row for each candidate: the parent's accuracy minus the modified model's, the mean over
-// sets, with the standard error of differences paired by question. Each set costs a forward pass
-// through the whole model. Questions are split over ranks.
+// sets, with the standard error of differences paired by question. Each costs a forward pass over
+// the sets from its own layer on. Questions are split over ranks.
 void score_downstream(RunContext& context, const LoadedModel& parent, const ScoreInput& input,
                       const std::vector<EvalSet>& sets, const LayerCandidates& missing);
 

@@ -178,7 +178,7 @@ void score_replace_one(RunContext& context, const LoadedModel& parent, const Sco
     const auto layer = static_cast<std::int64_t>(i);
     if (!missing[i].empty()) {
       scorer.score_layer(missing[i],
-                         load_scored_layer(context, parent, input.library_folder, layer), work,
+                         find_layer_library(input.library_folder, layer, parent.weights), work,
                          progress);
     }
     if (i + 1 < end) {

@@ -55,7 +55,7 @@ void score_gradient(RunContext& context, const LoadedModel& parent, const ScoreI
     second_order.layers.push_back(plan_layer(candidates[i], parent.weights.spec.layers[i]));
   }
   second_order.library = [&](std::int64_t layer) {
-    return load_scored_layer(context, parent, input.library_folder, layer);
+    return find_layer_library(input.library_folder, layer, parent.weights);
   };
   second_order.seed = derive_seed(static_cast<std::uint64_t>(context.seed), "score/gradient");
   second_order.samples = options.samples;

@@ -222,10 +222,11 @@ class SecondOrderEstimator {
       widths.push_back(width);
       targets.push_back(position);
     }
-    NestedForward(nested).visit(ffn_input(nested.whole, parent_.geometry, middle), widths,
-                                [&](std::size_t index, const at::Tensor& y) {
-                                  products.add(targets[index], middle + y.to(middle.scalar_type()));
-                                });
+    const NestedFfn here = on_device(nested, middle.device());
+    NestedForward(here).visit(ffn_input(here.whole, parent_.geometry, middle), widths,
+                              [&](std::size_t index, const at::Tensor& y) {
+                                products.add(targets[index], middle + y.to(middle.scalar_type()));
+                              });
   }
 
   void add_layer(const LayerGradients& gradients, const PassContext& pass, std::int64_t first) {

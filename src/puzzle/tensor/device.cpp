@@ -2,30 +2,49 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <mutex>
+#include <set>
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/cpu/Utils.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/util/Exception.h>
 #include <malloc.h>
 #include <sys/resource.h>
 
 #include "puzzle/base/cores.h"
 #include "puzzle/base/error.h"
+#include "puzzle/base/log.h"
 
 namespace puzzle {
 
-c10::Device parse_device(const std::string& text) {
-  if (text == "cpu") {
-    return c10::Device(c10::kCPU);
+namespace {
+
+class LoggedOnce final : public c10::WarningHandler {
+ public:
+  void process(const c10::Warning& warning) override {
+    const std::scoped_lock lock(mutex_);
+    if (seen_.insert(warning.msg()).second) {
+      log_warning("libtorch: {}", warning.msg());
+    }
   }
-  const bool plain = text == "cuda";
-  if (!plain && !text.starts_with("cuda:")) {
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> seen_;
+};
+
+}  // namespace
+
+int parse_gpu_index(const std::string& text, int local_rank, int num_gpus) {
+  if (text != "cuda" && !text.starts_with("cuda:")) {
     fail(ErrorKind::kUsage, "device '{}': expected cpu, cuda or cuda:N", text);
   }
   int index = 0;
-  if (!plain) {
+  if (text != "cuda") {
     const std::string number = text.substr(5);
     if (number.empty() || number.size() > 3 ||
         !std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; })) {
@@ -33,16 +52,28 @@ c10::Device parse_device(const std::string& text) {
     }
     index = std::stoi(number);
   }
-  if (!at::globalContext().hasCUDA()) {
+  if (num_gpus == 0) {
     fail(ErrorKind::kUsage,
          "device '{}': this libtorch sees no CUDA GPU; install the CUDA wheel of torch, or use cpu",
          text);
   }
-  const auto* guard = c10::impl::getDeviceGuardImpl(c10::kCUDA);
-  if (index >= guard->deviceCount()) {
-    fail(ErrorKind::kUsage, "device '{}': there are {} GPUs", text, guard->deviceCount());
+  if (index >= num_gpus) {
+    fail(ErrorKind::kUsage, "device '{}': there are {} GPUs", text, num_gpus);
   }
-  return {c10::kCUDA, static_cast<c10::DeviceIndex>(index)};
+  return text == "cuda" ? local_rank % num_gpus : index;
+}
+
+c10::Device parse_device(const std::string& text, int local_rank) {
+  if (text == "cpu") {
+    return c10::Device(c10::kCPU);
+  }
+  const bool has_cuda = at::globalContext().hasCUDA();
+  const auto* guard = has_cuda ? c10::impl::getDeviceGuardImpl(c10::kCUDA) : nullptr;
+  const int num_gpus = guard == nullptr ? 0 : guard->deviceCount();
+  const int index = parse_gpu_index(text, local_rank, num_gpus);
+  const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+  guard->setDevice(device);
+  return device;
 }
 
 c10::ScalarType fastest_type(const c10::Device& device) {
@@ -75,6 +106,17 @@ void keep_freed_memory() {
 void make_deterministic() {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+void log_torch_warnings() {
+  static LoggedOnce handler;
+  c10::WarningUtils::set_warning_handler(&handler);
+}
+
+void release_cached_memory(const c10::Device& device) {
+  if (device.is_cuda()) {
+    c10::getDeviceAllocator(device.type())->emptyCache();
+  }
 }
 
 void synchronize(const c10::Device& device) {

@@ -9,9 +9,13 @@
 
 namespace puzzle {
 
-// "cpu", "cuda" or "cuda:N". Throws Error(kUsage) for another text, or for CUDA where this libtorch
-// has none or sees no such GPU: there is no silent fallback.
-[[nodiscard]] c10::Device parse_device(const std::string& text);
+// "cpu", "cuda:N", or "cuda": the GPU of this process among those of its machine, local_rank modulo
+// their number; tensors "on CUDA" go there from here on. Throws Error(kUsage) for another text, or
+// for CUDA where this libtorch has none or sees no such GPU: there is no silent fallback.
+[[nodiscard]] c10::Device parse_device(const std::string& text, int local_rank = 0);
+
+// The index that "cuda" or "cuda:N" means where there are `num_gpus`. Throws Error(kUsage).
+[[nodiscard]] int parse_gpu_index(const std::string& text, int local_rank, int num_gpus);
 
 // The type in which the device multiplies matrices fastest without losing range: bfloat16 on GPUs
 // and on CPUs with instructions for it (AVX512-BF16, AMX), else float32.
@@ -28,6 +32,13 @@ void keep_freed_memory();
 
 // Makes repeated runs bit-identical on one machine and thread count.
 void make_deterministic();
+
+// Warnings of libtorch become warnings of ours, each once. Call once; call it in programs.
+void log_torch_warnings();
+
+// Gives a GPU's memory that freed tensors left in libtorch's cache back, for other programs;
+// nothing on the CPU.
+void release_cached_memory(const c10::Device& device);
 
 // Waits for queued work of a GPU; nothing on the CPU. Used around timings.
 void synchronize(const c10::Device& device);

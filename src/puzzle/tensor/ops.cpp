@@ -42,6 +42,14 @@ at::Tensor apply_rotary(const at::Tensor& x_BHTE, const RotaryAngles& angles) {
   return result;
 }
 
+at::Tensor repeat_heads(const at::Tensor& x_BKSE, std::int64_t num_heads) {
+  const std::int64_t kv_heads = x_BKSE.size(1);
+  PUZZLE_CHECK(num_heads % kv_heads == 0, "{} heads for {} queries", kv_heads, num_heads);
+  return x_BKSE.unsqueeze(2)
+      .expand({x_BKSE.size(0), kv_heads, num_heads / kv_heads, x_BKSE.size(2), x_BKSE.size(3)})
+      .reshape({x_BKSE.size(0), num_heads, x_BKSE.size(2), x_BKSE.size(3)});
+}
+
 at::Tensor attention(const at::Tensor& q_BHTE, const at::Tensor& k_BKSE, const at::Tensor& v_BKSE,
                      const at::Tensor& mask) {
   const std::int64_t new_tokens = q_BHTE.size(2);
@@ -50,7 +58,17 @@ at::Tensor attention(const at::Tensor& q_BHTE, const at::Tensor& k_BKSE, const a
                "{} new tokens over {} need a mask", new_tokens, all_tokens);
   const bool causal = !mask.defined() && new_tokens == all_tokens && new_tokens > 1;
   const std::optional<at::Tensor> attn_mask = mask.defined() ? std::optional(mask) : std::nullopt;
-  const bool grouped = q_BHTE.size(1) != k_BKSE.size(1);
+  const std::int64_t num_heads = q_BHTE.size(1);
+  const bool grouped = num_heads != k_BKSE.size(1);
+  // On CUDA only flash attention knows groups, and that takes half types without a mask. For the
+  // rest the scores of all pairs [B, H, T, S] would be written out, where with as many keys as
+  // queries the memory-efficient kernel runs.
+  const bool has_flash = q_BHTE.scalar_type() != at::kFloat && !mask.defined();
+  if (grouped && q_BHTE.is_cuda() && !has_flash) {
+    return at::scaled_dot_product_attention(q_BHTE, repeat_heads(k_BKSE, num_heads),
+                                            repeat_heads(v_BKSE, num_heads), attn_mask, 0.0,
+                                            causal);
+  }
   return at::scaled_dot_product_attention(q_BHTE, k_BKSE, v_BKSE, attn_mask, 0.0, causal,
                                           std::nullopt, grouped);
 }

@@ -29,6 +29,9 @@ struct RotaryAngles {
 // Half-split (NEOX) rotation of x [B, heads, T, E].
 [[nodiscard]] at::Tensor apply_rotary(const at::Tensor& x_BHTE, const RotaryAngles& angles);
 
+// Each of K heads for H / K queries in turn: [B, K, S, E] -> [B, H, S, E].
+[[nodiscard]] at::Tensor repeat_heads(const at::Tensor& x_BKSE, std::int64_t num_heads);
+
 // softmax(q kᵀ / √E) v with grouped KV heads: q [B, H, T, E], k and v [B, K, S, E], H a multiple of
 // K. Without `mask`, T == S is causal and T == 1 sees everything; otherwise `mask` is bool,
 // broadcastable to [B, 1, T, S], true = may look. Returns [B, H, T, E].
