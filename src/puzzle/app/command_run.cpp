@@ -99,9 +99,8 @@ std::string budget_syntax(const char* quote) {
   const std::vector<std::string> decimal = {quoted("K"), quoted("M"), quoted("G"), quoted("B")};
   const std::vector<std::string> binary = {quoted("KiB"), quoted("MiB"), quoted("GiB")};
   return fmt::format(
-      "a cost, {} (for a rate {}), a number and a suffix: {} (times the parent's), {} (decimal), "
-      "{} "
-      "(bytes). Several budgets hold together",
+      "a cost, {} (for a rate {}), a number and a suffix: {} (times the parent's), "
+      "{} (decimal), {} (bytes). Several budgets hold together",
       quoted("<="), quoted(">="), quoted("x"), join(decimal, ", "), join(binary, ", "));
 }
 

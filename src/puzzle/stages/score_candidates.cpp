@@ -75,6 +75,14 @@ std::int64_t num_candidates(const LayerCandidates& layers) {
   return count;
 }
 
+std::size_t end_of_candidates(const LayerCandidates& layers) {
+  std::size_t end = layers.size();
+  while (end > 0 && layers[end - 1].empty()) {
+    --end;
+  }
+  return end;
+}
+
 std::vector<std::string> keys_of(const LayerCandidates& layers) {
   std::vector<std::string> keys;
   for (const auto& layer : layers) {

@@ -33,6 +33,8 @@ using LayerCandidates = std::vector<std::vector<Candidate>>;  // by layer
 [[nodiscard]] LayerCandidates missing_candidates(RunContext& context, LayerCandidates layers);
 
 [[nodiscard]] std::int64_t num_candidates(const LayerCandidates& layers);
+// One past the last layer that has any: as far as a walk through the parent has to go.
+[[nodiscard]] std::size_t end_of_candidates(const LayerCandidates& layers);
 [[nodiscard]] std::vector<std::string> keys_of(const LayerCandidates& layers);
 
 }  // namespace puzzle

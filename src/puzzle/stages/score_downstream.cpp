@@ -99,7 +99,8 @@ void score_downstream(RunContext& context, const LoadedModel& parent, const Scor
   Progress progress("score", work.whole_model() + work.of(missing), "layer passes");
   DownstreamScorer scorer(context, parent, sets);
   progress.advance(work.whole_model());
-  for (std::size_t i = 0; i < missing.size(); ++i) {
+  const std::size_t end = end_of_candidates(missing);
+  for (std::size_t i = 0; i < end; ++i) {
     const auto layer = static_cast<std::int64_t>(i);
     if (!missing[i].empty()) {
       const LayerLibrary library = find_layer_library(input.library_folder, layer, parent.weights);
@@ -112,7 +113,9 @@ void score_downstream(RunContext& context, const LoadedModel& parent, const Scor
         progress.advance(work.of(layer), fmt::format("layer {}", layer));
       }
     }
-    scorer.advance(parent.weights.layers[i]);
+    if (i + 1 < end) {
+      scorer.advance(parent.weights.layers[i]);
+    }
   }
 }
 

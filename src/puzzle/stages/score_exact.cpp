@@ -170,10 +170,7 @@ void score_replace_one(RunContext& context, const LoadedModel& parent, const Sco
   Progress progress("score", work.of(layers), "layer passes");
   progress.skip(work.of(layers) - work.of(missing));
   Scorer scorer(context, parent, part, options);
-  std::size_t end = missing.size();  // one past the last layer that lacks any
-  while (end > 0 && missing[end - 1].empty()) {
-    --end;
-  }
+  const std::size_t end = end_of_candidates(missing);
   for (std::size_t i = 0; i < end; ++i) {
     const auto layer = static_cast<std::int64_t>(i);
     if (!missing[i].empty()) {
