@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/toy_tokenizer.h"
+#include "puzzle/app/compare.h"
 #include "puzzle/base/file.h"
 #include "puzzle/base/json.h"
 #include "puzzle/data/eval_sets.h"
@@ -24,8 +25,7 @@ std::map<std::string, std::string> page_examples() {
   const std::string page =
       read_text_file(std::filesystem::path(PUZZLE_SOURCE_DIR) / "docs/formats.md");
   std::map<std::string, std::string> examples;
-  for (std::size_t at = page.find("\n```json"); at != std::string::npos;
-       at = page.find("\n```json", at)) {
+  for (std::size_t at = page.find("\n```"); at != std::string::npos; at = page.find("\n```", at)) {
     const std::size_t line_end = page.find('\n', at + 1);
     const std::size_t end = page.find("\n```\n", line_end);
     const std::string info = page.substr(at + 1, line_end - at - 1);
@@ -81,6 +81,20 @@ TEST(FormatsPage, TheEvaluationSetsLoad) {
   const EvalSet words = load(EvalKind::kLastWord, "last-word");
   ASSERT_EQ(words.questions.size(), 1U);
   EXPECT_EQ(words.questions[0].choices.at(0).num_continuation_bytes, 4);  // door
+}
+
+TEST(FormatsPage, TheGridIsSoundForTheProjectsRecipe) {
+  const std::filesystem::path recipes = std::filesystem::path(PUZZLE_SOURCE_DIR) / "recipes";
+  const test::TempDir folder;
+  std::filesystem::copy_file(recipes / "smollm2-cpu.yaml", folder / "smollm2-cpu.yaml");
+  write_text_file(folder / "grid.yaml", page_examples().at("grid"));
+  const CompareGrid grid = load_compare_grid(folder / "grid.yaml");
+  ASSERT_EQ(grid.cells.size(), 4U);
+  EXPECT_EQ(grid.cells[2].reference, "ours");
+  EXPECT_EQ(grid.cells[3].compress.kept, 0.6);
+  for (const CompareCell& cell : grid.cells) {
+    EXPECT_EQ(cell_recipe(grid, cell).train_child, cell.name == "trained") << cell.name;
+  }
 }
 
 }  // namespace
