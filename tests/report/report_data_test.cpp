@@ -164,5 +164,125 @@ TEST(ReportData, QuestionsAreNotCalledTokens) {
   EXPECT_NE(body.find("accuracy lost on questions"), std::string::npos);
 }
 
+TEST(ReportData, ScoresOfMethodHybridSayHowManyAreExact) {
+  ReportData data;
+  data.parent = ParentFacts{};
+  data.parent->blocks.assign(2, {AttentionSpec::gqa(2), FfnSpec::swiglu(64)});
+  for (const std::int64_t layer : {0, 1}) {
+    for (const char* block : {"none/w64", "kv2/none", "none/none"}) {
+      data.scores.push_back({"g", layer, block, "gradient", "kl", 0.25, 0.01, 40});
+    }
+  }
+  EXPECT_NE(score_section(data).body.find(
+                "nats per token (estimates by gradient: 0 of 4 variants scored exactly)"),
+            std::string::npos);
+  data.scores.push_back({"e", 1, "kv2/none", "replace-one", "kl", 0.25, 0.01, 40});
+  const std::string body = score_section(data).body;
+  EXPECT_NE(body.find("(hybrid: 1 of 4 variants scored exactly, here the estimates)"),
+            std::string::npos);
+  EXPECT_NE(body.find("(hybrid: the 1 of 4 variants scored exactly)"), std::string::npos);
+}
+
+TEST(ReportData, OurChildIsWhatItsStepsMadeOfIt) {
+  ReportData data;
+  data.models = {{.key = "m", .name = "child", .role = "child"}};
+  const auto lead = [&data] { return comparison_section(data).lead; };
+  EXPECT_NE(lead().find("distilled; so is our child."), std::string::npos) << lead();
+  data.models.push_back({.key = "a", .name = "child-assembled", .role = "before"});
+  data.stages = {
+      {.key = "old", .stage = "repair", .what = "child-repaired"},
+      {.key = "r", .stage = "repair", .what = "child", .detail_json = R"({"refitted": 5})"}};
+  EXPECT_NE(lead().find("our child was repaired in closed form."), std::string::npos) << lead();
+  data.stages.back().detail_json = R"({"refitted": 0})";
+  EXPECT_NE(lead().find("so is our child."), std::string::npos) << "the repair was not kept";
+  data.models.push_back({.key = "r", .name = "child-repaired", .role = "before"});
+  data.curves = {
+      {.key = "t", .stage = "distill-child", .series = "child", .metric = "kl", .value = 0.5}};
+  EXPECT_NE(lead().find("our child was repaired in closed form, then distilled from the parent."),
+            std::string::npos)
+      << lead();
+  data.stages.push_back(
+      {.key = "t", .stage = "distill-child", .detail_json = R"({"best_step": 0})"});
+  EXPECT_NE(lead().find("our child was repaired in closed form."), std::string::npos)
+      << "the training was not kept: " << lead();
+}
+
+TEST(ReportData, FilesWithoutPredictionsAreShownWithoutThem) {
+  ReportData data;
+  data.throughput = {speed("child", "llama-server", 150, 3),
+                     speed("parent", "llama-server", 100, 4)};
+  const PageSection section = speed_section(data);
+  EXPECT_EQ(section.lead.find("predict"), std::string::npos);
+  EXPECT_EQ(section.body.find(">predicted"), std::string::npos);
+  EXPECT_EQ(section.body.find("deviation"), std::string::npos);
+  EXPECT_NE(section.body.find("no times of sub-blocks were measured"), std::string::npos);
+  data.costs = {{.key = "c", .engine = "native"}};
+  EXPECT_NE(speed_section(data).body.find("are of another engine, native"), std::string::npos);
+  data.costs.front().engine = "llama-server";
+  EXPECT_NE(speed_section(data).body.find("with other weight types"), std::string::npos);
+  data.throughput.front().predicted_generation_per_s = 140;
+  const std::string body = speed_section(data).body;
+  EXPECT_NE(body.find(">predicted"), std::string::npos);
+  EXPECT_NE(body.find("−6.7 %"), std::string::npos) << body;
+  EXPECT_EQ(body.find("Without predictions"), std::string::npos);
+}
+
+TEST(ReportData, WhatTheSearchPredictsIsSaidWhereNoFileWasTimed) {
+  ReportData data;
+  data.costs = {{.key = "c", .engine = "native"}};
+  data.architectures = {
+      {.key = "a",
+       .name = "child",
+       .method = "mip",
+       .costs_json = R"({"generation_tokens_per_s": 896.7, "prefill_s": 0.004198})"}};
+  EXPECT_NE(speed_section(data).body.find(
+                "No exported file has been timed. The search predicts for the child, from times of "
+                "sub-blocks in native: generation 896.7 tokens/s, prefill 0.004198 s."),
+            std::string::npos)
+      << speed_section(data).body;
+}
+
+TEST(ReportData, MeasuredDamageIsToldFromPredictedDamage) {
+  ReportData data;
+  data.architectures = {{.key = "a",
+                         .name = "child",
+                         .method = "mip",
+                         .objective = 0.25,
+                         .costs_json = R"({"parameters": 10})"}};
+  EXPECT_NE(search_section(data).body.find("Predicted damage against cost"), std::string::npos);
+  data.models = {{.key = "m", .name = "child", .role = "child", .architecture = "child"}};
+  data.evaluations = {evaluation("child", "text", "kl", 0.5, 0.1)};
+  const std::string body = search_section(data).body;
+  EXPECT_NE(body.find("Damage against cost: predicted, and measured KL"), std::string::npos);
+  EXPECT_NE(body.find("child: parameters 10.00, sum of scores (predicted), nats/token 0.2500<"),
+            std::string::npos)
+      << body;
+  EXPECT_NE(body.find("model: parameters 10.00, measured KL, nats/token 0.50 ± 0.10<"),
+            std::string::npos)
+      << body;
+}
+
+TEST(ReportData, CurvesOfTheLibraryAreNotOfTheTablesTokens) {
+  ReportData data;
+  data.variants = {{.key = "v",
+                    .variant = "ffn/w8",
+                    .stage = "init-library",
+                    .init = "least-squares",
+                    .error_before = 0.5,
+                    .kept = "before"}};
+  EXPECT_EQ(block_distillation_section(data).lead.find("trained"), std::string::npos);
+  data.variants.front().stage = "distill-blocks";
+  data.curves = {{.key = "v",
+                  .stage = "distill-blocks",
+                  .series = "layer 0/ffn/w8",
+                  .metric = "heldout_error",
+                  .value = 0.4}};
+  const PageSection section = block_distillation_section(data);
+  EXPECT_NE(section.lead.find("fitted, then trained"), std::string::npos);
+  EXPECT_NE(section.body.find("by variant, on the first held-out batches"), std::string::npos);
+  EXPECT_NE(section.body.find("(distill_blocks.curve_batches), the table is of all held-out"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace puzzle

@@ -59,8 +59,46 @@ TEST(Facts, OfAParentComeFromItsSpec) {
   const ParentFacts parent = parent_facts(spec);
   EXPECT_EQ(parent.name, "tiny");
   EXPECT_EQ(parent.head_dim, 8);
+  const std::int64_t attention = 32 + 2 * 32 * 32 + 2 * 16 * 32;  // norm; q, o; k, v
+  const std::int64_t ffn = 32 + 3 * 64 * 32;
+  EXPECT_EQ(parent.parameters, attention + ffn + 2 * 100 * 32 + 32);
   ASSERT_EQ(parent.blocks.size(), 1U);
   EXPECT_EQ(parent.blocks[0].name(), "kv2/w64");
+}
+
+// Keys of two recipes of one run folder: what another child went through does not count.
+TEST(Facts, AChildIsMadeByTheStepsThatWereKept) {
+  TempDir folder;
+  RunDb db(folder / "run.db");
+  const auto put = [&db](const char* key, const char* stage, const char* detail) {
+    db.put(StageRecord{.key = key, .stage = stage, .what = "child", .detail_json = detail});
+  };
+  put("assembled", "assemble", "{}");
+  put("repaired", "repair", R"({"refitted": 25})");
+  put("not repaired", "repair", R"({"refitted": 0})");
+  put("trained", "distill-child", R"({"best_step": 8})");
+  put("not trained", "distill-child", R"({"best_step": 0})");
+  using Steps = std::vector<ChildStep>;
+  EXPECT_EQ(child_making(db, {"assembled"}), ChildMaking{});
+  EXPECT_EQ(child_making(db, {"assembled", "not repaired", "not trained"}), ChildMaking{});
+  EXPECT_EQ(child_making(db, {"assembled", "repaired", "absent"}).steps, Steps{ChildStep::kRepair});
+  const ChildMaking all = child_making(db, {"assembled", "repaired", "trained", "repaired"});
+  EXPECT_EQ(
+      steps_text(all.steps),
+      "repaired in closed form, then distilled from the parent, then repaired in closed form");
+  EXPECT_FALSE(all.blocks_trained);
+  EXPECT_EQ(steps_text({}), "");
+
+  VariantRow variant{.key = "v",
+                     .variant = "ffn/w8",
+                     .stage = "distill-blocks",
+                     .init = "paper",
+                     .kept = "before"};
+  db.put_one(variant);
+  EXPECT_FALSE(child_making(db, {"assembled"}).blocks_trained);
+  variant.kept = "after";
+  db.put_one(variant);
+  EXPECT_TRUE(child_making(db, {"assembled"}).blocks_trained);
 }
 
 TEST(Facts, DamagedOnesAreNamed) {

@@ -94,7 +94,7 @@ TEST(Evaluate, TextMetricsEqualLoopsOverWholeVocabularies) {
   EvaluateRun run;
   (void)run.run({{"child", "child-key", &run.child}});
   const auto rows = by_name(run.db);
-  EXPECT_EQ(rows.size(), 3U + 7U);
+  EXPECT_EQ(rows.size(), 3U + 8U);
   const auto windows = test::naive_windows(run.parent.weights, run.child, *run.validation);
   const auto expect = [&](const std::string& model, const std::string& metric, double divisor,
                           auto value) {
@@ -111,6 +111,8 @@ TEST(Evaluate, TextMetricsEqualLoopsOverWholeVocabularies) {
   expect("child", "bits_per_byte", 15.0 * std::log(2.0), [](const W& w) { return w.nll; });
   expect("parent", "bits_per_byte", 15.0 * std::log(2.0), [](const W& w) { return w.parent_nll; });
   expect("child", "loss_minus_parent", 15.0, [](const W& w) { return w.nll - w.parent_nll; });
+  expect("child", "bits_per_byte_minus_parent", 15.0 * std::log(2.0),
+         [](const W& w) { return w.nll - w.parent_nll; });
   const double kl = expect("child", "kl", 16.0, [](const W& w) { return w.kl; });
   const double top1 = expect("child", "top1", 16.0, [](const W& w) { return w.top1; });
   const auto value = [&](const char* model, const char* metric) {

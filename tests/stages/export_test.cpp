@@ -135,12 +135,34 @@ TEST(ExportChild, CardsNameParentLicenceAndLayers) {
     EXPECT_THAT(card, testing::HasSubstr("| 0 | none | width 96 |"));
     EXPECT_THAT(card, testing::HasSubstr("| 1 | 2 KV heads | none |"));
     EXPECT_THAT(card, testing::HasSubstr("| 3 | linear | linear |"));
+    EXPECT_THAT(card, testing::Not(testing::HasSubstr("distill"))) << "not known to be";
   }
   EXPECT_THAT(gguf, testing::HasSubstr("llama-server -m child.gguf"));
   EXPECT_THAT(gguf, testing::HasSubstr("- layer 2: empty, left out"));
   EXPECT_THAT(gguf, testing::HasSubstr("- layer 0: no attention, stored as a matrix of zeros"));
   EXPECT_THAT(hf, testing::HasSubstr("trust_remote_code=True"));
   EXPECT_THAT(hf, testing::HasSubstr("vLLM does not load a first layer without attention"));
+}
+
+TEST(ExportChild, CardsSayWhatWasDoneToTheWeights) {
+  ModelCard card;
+  card.name = "child";
+  card.parent = card.child = test::tiny_spec(2);
+  const auto expect = [&](const ChildMaking& making, const std::string& tags,
+                          const std::string& sentence) {
+    card.making = making;
+    for (const std::string& text : {make_gguf_card(card, ExportTarget::kDeci), make_hf_card(card),
+                                    make_padded_card(card), make_any_model_card(card)}) {
+      EXPECT_THAT(text, testing::HasSubstr("tags: [puzzle, pruning" + tags + "]\n"));
+      EXPECT_THAT(text, testing::HasSubstr("made from the parent's weights" + sentence + "\n\n"));
+    }
+  };
+  expect({}, "", ".");
+  expect({.steps = {ChildStep::kRepair}}, "", "; then the whole was repaired in closed form.");
+  expect({.steps = {ChildStep::kDistillation}}, ", distillation",
+         "; then the whole was distilled from the parent.");
+  expect({.blocks_trained = true}, ", distillation",
+         " and trained, layer by layer, to do what the parent's do.");
 }
 
 TEST(ExportChild, EveryFolderSaysWhatItIs) {

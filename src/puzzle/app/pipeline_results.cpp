@@ -161,10 +161,18 @@ void Pipeline::evaluate_stage() {
 
 void Pipeline::export_stage() {
   const ModelWeights child = load_model(child_.folder, context_->type);
-  exported_ = export_child(
-      *context_, *parent_,
-      {.child = &child, .key = child_.key, .name = "child", .license = recipe_.license},
-      recipe_.export_child);
+  std::vector<std::string> state_keys;
+  for (const ChildState& state : before_) {
+    state_keys.push_back(state.key);
+  }
+  state_keys.push_back(child_.key);
+  exported_ = export_child(*context_, *parent_,
+                           {.child = &child,
+                            .key = child_.key,
+                            .name = "child",
+                            .license = recipe_.license,
+                            .state_keys = state_keys},
+                           recipe_.export_child);
   parent_gguf_ = exported_.gguf.empty()
                      ? std::filesystem::path(recipe_.model)
                      : export_parent(*context_, *parent_, recipe_.license, recipe_.export_child);

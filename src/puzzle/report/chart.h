@@ -41,6 +41,7 @@ struct XySeries {
   LineLook look = LineLook::kSolid;
   bool emphasised = false;  // larger markers
   std::vector<ChartPoint> points;
+  std::string value_label{};  // of y in tooltips; empty = the axis's
 };
 
 // Lines and scattered points.

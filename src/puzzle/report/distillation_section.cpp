@@ -146,10 +146,16 @@ std::string curve_metric(const ReportData& data, std::string_view stage,
   return {};
 }
 
+// Held-out curves are not of all the held-out tokens that the library's rows are of.
+bool is_of_first_batches(const std::string& metric) { return metric.starts_with("heldout_"); }
+
+std::string block_curve_metric(const ReportData& data) {
+  return curve_metric(data, "distill-blocks", {"heldout_error", "heldout_loss", "loss"});
+}
+
 // Mean over layers of "layer N/variant", at the steps that every layer of the variant has.
 std::string block_curves(const ReportData& data) {
-  const std::string metric =
-      curve_metric(data, "distill-blocks", {"heldout_error", "heldout_loss", "loss"});
+  const std::string metric = block_curve_metric(data);
   std::map<std::string, std::map<std::int64_t, std::vector<double>>, VariantOrder> curves;
   std::map<std::string, std::set<std::string>> series_of;
   for (const CurveRow& row : data.curves) {
@@ -164,8 +170,9 @@ std::string block_curves(const ReportData& data) {
   }
   XyChart chart;
   chart.text = {"block-curves",
-                fmt::format("Mean {} over the layers, by variant",
-                            metric == "heldout_error" ? "held-out error" : metric_label(metric)),
+                fmt::format("Mean {} over the layers, by variant{}",
+                            metric == "heldout_error" ? "held-out error" : metric_label(metric),
+                            is_of_first_batches(metric) ? ", on the first held-out batches" : ""),
                 "One falling line per variant: its error during block-local distillation, averaged "
                 "over all layers."};
   chart.x = {.label = "tokens trained on", .tight = true};
@@ -286,12 +293,14 @@ std::vector<ChartPoint> thin_out(const std::vector<ChartPoint>& points, std::siz
 }
 
 PageSection block_distillation_section(const ReportData& data) {
+  const bool trained = library_stage(data) == "distill-blocks";
   PageSection section{
       "blocks", "Block library",
-      "Every variant is fitted, then trained to do what the parent's sub-block does on the same "
-      "input. Error: squared distance of the outputs over that of leaving the sub-block out, "
-      "held-out "
-      "tokens, mean over the layers. The better of before and after is kept.",
+      fmt::format("Every variant is {} to do what the parent's sub-block does on the same input. "
+                  "Error: squared distance of the outputs over that of leaving the sub-block out, "
+                  "held-out tokens, mean over the layers.{}",
+                  trained ? "fitted, then trained" : "fitted",
+                  trained ? " The better of before and after is kept." : ""),
       ""};
   Markup out;
   const VariantTable table = summarise(data);
@@ -303,6 +312,13 @@ PageSection block_distillation_section(const ReportData& data) {
     add_nothing(out, "No curves: the variants were not trained.");
   }
   out.raw(curves);
+  if (!curves.empty() && !table.empty() && is_of_first_batches(block_curve_metric(data))) {
+    out.element(
+        "p",
+        "The curves are of the first held-out batches alone (distill_blocks.curve_batches), "
+        "the table is of all held-out tokens (distill_blocks.validation_tokens), which "
+        "decide what is kept: where the two differ, trust the table.");
+  }
   if (!table.empty()) {
     add_variant_table(out, table);
     add_layer_errors(out, data, table);
@@ -330,6 +346,7 @@ PageSection child_distillation_section(const ReportData& data) {
     }
   }
   if (quantities.empty()) {
+    section.lead.clear();
     add_nothing(out, "The child has not been distilled.");
   } else {
     add_child_summary(out, data);

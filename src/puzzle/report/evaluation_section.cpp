@@ -109,6 +109,15 @@ TableRow comparison_row(const ReportData& data, const ModelRow& model) {
           model.role == "child"};
 }
 
+// What to add to "children are as assembled unless their name says …".
+std::string our_child_text(const ReportData& data) {
+  if (find_role(data, "child") == nullptr) {
+    return "";
+  }
+  const std::string steps = steps_text(child_steps(data));
+  return steps.empty() ? "; so is our child" : "; our child was " + steps;
+}
+
 std::string damage_bars(const ReportData& data, const std::vector<const ModelRow*>& models) {
   BarChart chart;
   chart.text = {"children-kl", "KL to the parent on held-out text (shorter is better)",
@@ -175,8 +184,8 @@ PageSection comparison_section(const ReportData& data) {
       "children", "Children",
       "Other ways to spend the same budget, on the same held-out text, ± one standard error. "
       "Differences are paired: both children read the same windows. Children are "
-      "as assembled unless their name says that they were repaired or distilled; our child is "
-      "distilled.",
+      "as assembled unless their name says that they were repaired or distilled" +
+          our_child_text(data) + ".",
       ""};
   Markup out;
   const std::vector<const ModelRow*> models = compared_models(data);

@@ -49,10 +49,13 @@ void add_parent_facts(Markup& out, const ParentFacts& parent) {
   add_fact(out, "parent", parent.name);
   add_fact(out, "its licence", parent.license);
   add_fact(out, "its weights", parent.weights_key);
-  add_fact(out, "its shape",
-           fmt::format("{} layers of width {}, {} heads of {}, vocabulary {}, {} parameters",
-                       parent.blocks.size(), parent.hidden_size, parent.num_heads, parent.head_dim,
-                       parent.vocab_size, human_count(static_cast<double>(parent.parameters))));
+  std::string shape =
+      fmt::format("{} layers of width {}, {} heads of {}, vocabulary {}", parent.blocks.size(),
+                  parent.hidden_size, parent.num_heads, parent.head_dim, parent.vocab_size);
+  if (parent.parameters > 0) {  // 0 where an earlier build recorded the parent
+    shape += fmt::format(", {} parameters", human_count(static_cast<double>(parent.parameters)));
+  }
+  add_fact(out, "its shape", shape);
 }
 
 }  // namespace

@@ -30,6 +30,23 @@ std::string accuracy_metric(const ReportData& data, std::string_view model, std:
   return {};
 }
 
+// The step that led to this state of our child; nothing for the child as assembled.
+std::optional<ChildStep> step_to(const ReportData& data, const std::string& state) {
+  const auto curve = std::ranges::find_if(data.curves, [&state](const CurveRow& row) {
+    return row.stage == "distill-child" && row.series == state;
+  });
+  if (curve != data.curves.end()) {
+    const auto record = std::ranges::find(data.stages, curve->key, &StageRecord::key);
+    return record == data.stages.end() ? ChildStep::kDistillation : kept_step(*record);
+  }
+  for (const StageRecord& record : data.stages) {
+    if (record.stage == "repair" && record.what == state && kept_step(record).has_value()) {
+      return ChildStep::kRepair;
+    }
+  }
+  return std::nullopt;
+}
+
 std::optional<double> half_range(const ThroughputRow& row) {
   if (!row.generation_p10_per_s.has_value() || !row.generation_p90_per_s.has_value()) {
     return std::nullopt;
@@ -54,6 +71,7 @@ ReportData load_report_data(const RunDb& db) {
   data.throughput = run_throughput(db);
   data.scenarios = scenario_throughput(db);
   data.comparisons = load_comparisons(db);
+  data.costs = db.costs();
   return data;
 }
 
@@ -82,6 +100,26 @@ std::string child_name(const ReportData& data) {
 std::string parent_name(const ReportData& data) {
   const ModelRow* parent = find_role(data, "parent");
   return parent == nullptr ? "parent" : parent->name;
+}
+
+std::vector<ChildStep> child_steps(const ReportData& data) {
+  std::vector<std::string> states;  // their names are in the order of the steps
+  for (const ModelRow& row : data.models) {
+    if (row.role == "before") {
+      states.push_back(row.name);
+    }
+  }
+  if (states.empty()) {
+    return {};
+  }
+  states.push_back(child_name(data));
+  std::vector<ChildStep> steps;
+  for (const std::string& state : states) {
+    if (const std::optional<ChildStep> step = step_to(data, state); step.has_value()) {
+      steps.push_back(*step);
+    }
+  }
+  return steps;
 }
 
 const ArchitectureRow* find_architecture(const ReportData& data, std::string_view name) {

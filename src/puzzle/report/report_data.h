@@ -23,7 +23,7 @@ struct ReportData {
   RunFacts facts;
   std::optional<ParentFacts> parent;
   std::optional<MachineFacts> machine;
-  std::vector<StageRecord> stages;
+  std::vector<StageRecord> stages;  // of every recipe that the folder has seen
   std::vector<ScoreRow> scores;
   std::vector<CurveRow> curves;
   std::vector<ArchitectureRow> architectures;
@@ -33,6 +33,7 @@ struct ReportData {
   std::vector<ThroughputRow> throughput;  // of the run's own workload
   std::vector<ThroughputRow> scenarios{};
   std::vector<Comparison> comparisons{};  // of `puzzle compare`, by name
+  std::vector<CostRow> costs{};           // that the search predicts with
 };
 
 // Current rows only.
@@ -46,6 +47,8 @@ struct ReportData {
 // The name under which the child's rows stand ("child" if no ModelRow says otherwise).
 [[nodiscard]] std::string child_name(const ReportData& data);
 [[nodiscard]] std::string parent_name(const ReportData& data);
+// What was done to our child after it was assembled, as its earlier states and curves tell.
+[[nodiscard]] std::vector<ChildStep> child_steps(const ReportData& data);
 
 // The best solution of that name; null if there is none.
 [[nodiscard]] const ArchitectureRow* find_architecture(const ReportData& data,

@@ -67,6 +67,40 @@ ScoreTable make_score_table(const ReportData& data, const ScoreKind& kind) {
   return table;
 }
 
+template <class Spec>
+std::size_t num_scores(const std::map<Spec, std::map<std::int64_t, HalfScore>>& scores,
+                       const std::map<Spec, std::map<std::int64_t, HalfScore>>& among) {
+  std::size_t count = 0;
+  for (const auto& [spec, layers] : scores) {
+    const auto found = among.find(spec);
+    for (const auto& [layer, score] : layers) {
+      count += found != among.end() && found->second.contains(layer) ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+// How the numbers of a map came about. Estimates may be there for all variants and exact scores for
+// some of them besides, which is what method hybrid does.
+std::string method_text(const ReportData& data, const ScoreKind& kind) {
+  const ScoreTable estimates = make_score_table(data, {"gradient", kind.metric});
+  const std::size_t num_estimates = num_scores(estimates.attention, estimates.attention) +
+                                    num_scores(estimates.ffn, estimates.ffn);
+  if (num_estimates == 0 || (kind.method != "gradient" && kind.method != "replace-one")) {
+    return kind.method;
+  }
+  const ScoreTable exact = make_score_table(data, {"replace-one", kind.metric});
+  const std::size_t num_exact =
+      num_scores(estimates.attention, exact.attention) + num_scores(estimates.ffn, exact.ffn);
+  const std::string counts =
+      fmt::format("{} of {} variants scored exactly", num_exact, num_estimates);
+  if (kind.method == "replace-one") {
+    return "hybrid: the " + counts;
+  }
+  return num_exact == 0 ? "estimates by gradient: " + counts
+                        : "hybrid: " + counts + ", here the estimates";
+}
+
 // Rows of one half: the parent's own variants first, then from large to small, linear, none.
 template <class Spec, class Half>
 void add_heat_rows(HeatMap& map, const std::string& group,
@@ -109,7 +143,7 @@ HeatMap make_score_map(const ReportData& data, const ScoreKind& kind, const Scor
       "scores-" + kind.method,
       fmt::format("Damage of one replaced sub-block, {} ({})",
                   kind.metric == "kl" ? "KL in nats per token" : metric_label(kind.metric),
-                  kind.method),
+                  method_text(data, kind)),
       "A table of colours: variants of attention and FFN down, layers across; darker is more "
       "damage. The variants chosen for the child are outlined."};
   map.value_label = kind.metric == "kl" ? "nats per token (log scale)" : metric_label(kind.metric);

@@ -72,7 +72,8 @@ struct CurvePoints {
   XySeries measured{.name = "measured KL of the whole model",
                     .colour = 2,
                     .style = SeriesStyle::kPoints,
-                    .points = {}};
+                    .points = {},
+                    .value_label = "measured KL, nats/token"};
   XySeries baselines{.name = "baselines", .colour = 7, .style = SeriesStyle::kPoints, .points = {}};
   XySeries child{.name = "our child",
                  .colour = 1,
@@ -135,20 +136,25 @@ CurvePoints sort_points(const ReportData& data, const std::string& cost) {
   return points;
 }
 
-std::string pareto_chart(const ReportData& data, const std::string& cost) {
-  const CurvePoints points = sort_points(data, cost);
+std::string pareto_chart(const CurvePoints& points, const std::string& cost) {
+  const bool measured = !points.measured.points.empty();
   XyChart chart;
   chart.text = {
-      "pareto", "Predicted damage against cost",
-      "Sum of scores over the cost of the whole child: the curve of the swept budget, the "
-      "chosen child and the baselines."};
+      "pareto",
+      measured ? "Damage against cost: predicted, and measured KL"
+               : "Predicted damage against cost",
+      fmt::format("Sum of scores over the cost of the whole child: the curve of the swept budget, "
+                  "the chosen child and the baselines.{}",
+                  measured ? " Points of their own show the measured KL of whole children." : "")};
   chart.x.label = cost_axis_label(cost);
   chart.x.tight = true;
-  chart.y.label = "damage: sum of scores, nats/token";
+  const std::string predicted = "sum of scores (predicted), nats/token";
+  chart.y.label = measured ? "damage: sum of scores, or measured KL; nats/token" : predicted;
   chart.series = {points.sweep, points.diverse, points.measured, points.baselines, points.child};
   double low = 1e300;
   double high = 0.0;
-  for (const XySeries& series : chart.series) {
+  for (XySeries& series : chart.series) {
+    series.value_label = series.value_label.empty() ? predicted : series.value_label;
     for (const ChartPoint& point : series.points) {
       if (point.y > 0.0) {
         low = std::min(low, point.y);
@@ -234,7 +240,13 @@ PageSection search_section(const ReportData& data) {
       ""};
   Markup out;
   const std::string cost = curve_cost(data);
-  const std::string chart = cost.empty() ? "" : pareto_chart(data, cost);
+  const CurvePoints points = cost.empty() ? CurvePoints{} : sort_points(data, cost);
+  if (!points.measured.points.empty()) {
+    section.lead +=
+        " Some children are there twice: the measured KL is that of the child as assembled, before "
+        "anything was done to the whole.";
+  }
+  const std::string chart = pareto_chart(points, cost);
   if (chart.empty()) {
     add_nothing(out, "The search has not run yet.");
   } else {

@@ -1,9 +1,10 @@
 // Predicted against measured speed.
 #include <algorithm>
-#include <map>
+#include <set>
 
 #include <fmt/format.h>
 
+#include "puzzle/base/strings.h"
 #include "puzzle/report/number.h"
 #include "puzzle/report/sections.h"
 
@@ -62,22 +63,61 @@ std::vector<const ThroughputRow*> ordered_rows(const ReportData& data,
   return rows;
 }
 
+bool has_prediction(const ThroughputRow& row) {
+  return row.predicted_prefill_s.has_value() || row.predicted_generation_per_s.has_value();
+}
+
+// Engines whose times of sub-blocks the search predicts with, for people; empty if there are none.
+std::string cost_engines(const ReportData& data) {
+  std::set<std::string> engines;
+  for (const CostRow& row : data.costs) {
+    engines.insert(row.engine);
+  }
+  return join({engines.begin(), engines.end()}, " and ");
+}
+
+std::string why_unpredicted(const ReportData& data, const std::string& engine) {
+  const std::string engines = cost_engines(data);
+  if (engines.empty()) {
+    return "Without predictions: no times of sub-blocks were measured.";
+  }
+  if (engines == engine) {
+    return fmt::format(
+        "Without predictions: the times of sub-blocks in {} were taken with other weight types "
+        "than these files have.",
+        engine);
+  }
+  return fmt::format(
+      "Without predictions: the search's times of sub-blocks are of another engine, {}, and say "
+      "nothing about these files in {}.",
+      engines, engine);
+}
+
 std::string rate_chart(const ReportData& data, const std::string& workload, const std::string& id,
                        const std::string& phase, Rate (*rate_of)(const ThroughputRow&)) {
+  const std::vector<const ThroughputRow*> rows = ordered_rows(data, workload);
+  const bool predicted = std::ranges::any_of(
+      rows, [rate_of](const ThroughputRow* row) { return rate_of(*row).predicted.has_value(); });
   BarChart chart;
   chart.text = {
-      id, fmt::format("{}: {}", phase, workload),
-      "Bars of predicted and measured tokens per second for every model; lines are the 10th "
-      "to 90th percentile of the measurements."};
+      id, fmt::format("{}{}: {}", phase, predicted ? "" : ", measured", workload),
+      fmt::format("Bars of {}measured tokens per second for every model; lines are the 10th to "
+                  "90th percentile of the measurements.",
+                  predicted ? "predicted and " : "")};
   chart.value_label = "tokens/s";
-  chart.series = {{"predicted", 5, {}}, {"measured", 0, {}}};
+  BarSeries predictions{"predicted", 5, {}};
+  BarSeries measurements{"measured", 0, {}};
   chart.width_px = 510;
-  for (const ThroughputRow* row : ordered_rows(data, workload)) {
+  for (const ThroughputRow* row : rows) {
     const Rate rate = rate_of(*row);
     chart.groups.push_back(model_label(data, row->model));
-    chart.series[0].values.push_back(rate.predicted);
-    chart.series[1].values.push_back(rate.measured);
+    predictions.values.push_back(rate.predicted);
+    measurements.values.push_back(rate.measured);
   }
+  if (predicted) {
+    chart.series.push_back(std::move(predictions));
+  }
+  chart.series.push_back(std::move(measurements));
   return render_chart(chart);
 }
 
@@ -100,20 +140,38 @@ Cell deviation_cell(const Rate& rate) {
 }
 
 void add_speed_table(Markup& out, const ReportData& data, const std::string& workload) {
-  const std::vector<Column> columns = {
-      {"model", false},         {"prefill predicted"},   {"prefill measured"}, {"deviation"},
-      {"generation predicted"}, {"generation measured"}, {"deviation"}};
+  const std::vector<const ThroughputRow*> timed = ordered_rows(data, workload);
+  const bool predicted =
+      std::ranges::any_of(timed, [](const ThroughputRow* row) { return has_prediction(*row); });
+  std::vector<Column> columns = {{"model", false}};
+  for (const char* phase : {"prefill", "generation"}) {
+    if (predicted) {
+      columns.push_back({fmt::format("{} predicted", phase)});
+    }
+    columns.push_back({fmt::format("{} measured", phase)});
+    if (predicted) {
+      columns.push_back({"deviation"});
+    }
+  }
   std::vector<TableRow> rows;
-  for (const ThroughputRow* row : ordered_rows(data, workload)) {
-    const Rate prefill = prefill_rate(*row);
-    const Rate generation = generation_rate(*row);
-    rows.push_back(
-        {{model_label(data, row->model), rate_cell(prefill.predicted), rate_cell(prefill.measured),
-          deviation_cell(prefill), rate_cell(generation.predicted), rate_cell(generation.measured),
-          deviation_cell(generation)},
-         row->model == child_name(data)});
+  for (const ThroughputRow* row : timed) {
+    TableRow& line = rows.emplace_back();
+    line.cells.emplace_back(model_label(data, row->model));
+    line.is_ours = row->model == child_name(data);
+    for (const Rate& rate : {prefill_rate(*row), generation_rate(*row)}) {
+      if (predicted) {
+        line.cells.push_back(rate_cell(rate.predicted));
+      }
+      line.cells.push_back(rate_cell(rate.measured));
+      if (predicted) {
+        line.cells.push_back(deviation_cell(rate));
+      }
+    }
   }
   add_table(out, columns, rows);
+  if (!predicted && !timed.empty()) {
+    out.element("p", why_unpredicted(data, timed.front()->engine));
+  }
 }
 
 // One group of bars per workload: how many times faster the child is.
@@ -146,15 +204,17 @@ void add_scenarios(Markup& out, const ReportData& data) {
     return;
   }
   out.raw(scenario_chart(pairs));
-  const std::vector<Column> columns = {{"prompt / generated"},
-                                       {"batch"},
-                                       {"prefill, s: parent"},
-                                       {"child"},
-                                       {"deviation"},
-                                       {"generation, tokens/s: parent"},
-                                       {"child"},
-                                       {"deviation"},
-                                       {"both, times faster"}};
+  const bool predicted =
+      std::ranges::any_of(pairs, [](const TimedPair& pair) { return has_prediction(*pair.model); });
+  std::vector<Column> columns = {{"prompt / generated"}, {"batch"}};
+  for (const char* parent : {"prefill, s: parent", "generation, tokens/s: parent"}) {
+    columns.push_back({parent});
+    columns.push_back({"child"});
+    if (predicted) {
+      columns.push_back({"deviation"});
+    }
+  }
+  columns.push_back({"both, times faster"});
   std::vector<TableRow> rows;
   for (const TimedPair& pair : pairs) {
     const ThroughputRow& parent = *pair.parent;
@@ -162,25 +222,55 @@ void add_scenarios(Markup& out, const ReportData& data) {
     const auto seconds = [](const ThroughputRow& row) -> Cell {
       return row.measured_prefill_s ? format_significant(*row.measured_prefill_s) : "–";
     };
-    rows.push_back(
-        {{fmt::format("{} / {}", child.prompt_tokens, child.generated_tokens),
-          fmt::format("{}", child.batch), seconds(parent), seconds(child),
-          deviation_cell(prefill_rate(child)), rate_cell(generation_rate(parent).measured),
-          rate_cell(generation_rate(child).measured), deviation_cell(generation_rate(child)),
-          format_ratio(measured_total_s(parent) / measured_total_s(child))},
-         false});
+    std::vector<Cell>& cells = rows.emplace_back().cells;
+    cells = {fmt::format("{} / {}", child.prompt_tokens, child.generated_tokens),
+             fmt::format("{}", child.batch), seconds(parent), seconds(child)};
+    if (predicted) {
+      cells.push_back(deviation_cell(prefill_rate(child)));
+    }
+    cells.push_back(rate_cell(generation_rate(parent).measured));
+    cells.push_back(rate_cell(generation_rate(child).measured));
+    if (predicted) {
+      cells.push_back(deviation_cell(generation_rate(child)));
+    }
+    cells.emplace_back(format_ratio(measured_total_s(parent) / measured_total_s(child)));
   }
   add_table(out, columns, rows);
+}
+
+// Where no file was timed: what the search predicts all the same.
+std::string untimed_text(const ReportData& data) {
+  const ArchitectureRow* child = child_architecture(data);
+  const auto rate = child == nullptr ? std::nullopt : cost_of(*child, "generation_tokens_per_s");
+  if (!rate.has_value()) {
+    return "No model's speed has been predicted or measured yet.";
+  }
+  const std::string engines = cost_engines(data);
+  std::string text = "No exported file has been timed. The search predicts for the child";
+  if (!engines.empty()) {
+    text += ", from times of sub-blocks in " + engines;
+  }
+  text += fmt::format(": generation {} tokens/s", format_significant(*rate, 4));
+  if (const auto prefill_s = cost_of(*child, "prefill_s"); prefill_s.has_value()) {
+    text += ", prefill " + cost_text("prefill_s", *prefill_s);
+  }
+  return text + ".";
 }
 
 }  // namespace
 
 PageSection speed_section(const ReportData& data) {
+  const bool only_measured = std::ranges::none_of(data.throughput, has_prediction) &&
+                             std::ranges::none_of(data.scenarios, has_prediction) &&
+                             !(data.throughput.empty() && data.scenarios.empty());
   PageSection section{
       "speed", "Speed",
-      "What the costs of the single sub-blocks predict for the whole model, and what "
-      "it really does, in tokens per second. Deviation is predicted ÷ measured − 1; small numbers "
-      "and lines are the 10th to 90th percentile.",
+      only_measured
+          ? "What the whole models really do, in tokens per second; small numbers and lines are "
+            "the 10th to 90th percentile."
+          : "What the costs of the single sub-blocks predict for the whole model, and what it "
+            "really does, in tokens per second. Deviation is predicted ÷ measured − 1; small "
+            "numbers and lines are the 10th to 90th percentile.",
       ""};
   Markup out;
   std::vector<std::string> workloads;
@@ -190,7 +280,7 @@ PageSection speed_section(const ReportData& data) {
     }
   }
   if (workloads.empty() && data.scenarios.empty()) {
-    add_nothing(out, "No model's speed has been predicted or measured yet.");
+    add_nothing(out, untimed_text(data));
   }
   for (std::size_t i = 0; i < workloads.size(); ++i) {
     out.open("div", {{"class", "pair"}});

@@ -93,7 +93,8 @@ void draw_axes(Markup& out, const XyChart& chart, const Plot& plot) {
 std::string point_tooltip(const XyChart& chart, const XySeries& series, const ChartPoint& point) {
   const std::string who = point.label.empty() ? series.name : point.label;
   return fmt::format("{}: {} {}, {} {}", who, chart.x.label, format_significant(point.x, 4),
-                     chart.y.label, format_with_error(point.y, point.error));
+                     series.value_label.empty() ? chart.y.label : series.value_label,
+                     format_with_error(point.y, point.error));
 }
 
 void draw_series(Markup& out, const XyChart& chart, const Plot& plot, const XySeries& series) {

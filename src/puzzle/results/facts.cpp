@@ -1,12 +1,15 @@
 #include "puzzle/results/facts.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "puzzle/arch/cost.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/results/run_db.h"
 
 namespace puzzle {
@@ -22,7 +25,7 @@ constexpr const char* kCommandMeta = "command";
 constexpr const char* kLlamaCppMeta = "llama.cpp";
 
 std::string meta_place(const RunDb& db, const char* name) {
-  return fmt::format("{}: meta {}", db.path().filename().string(), name);
+  return fmt::format("{}: meta {}", db.path().string(), name);
 }
 
 Json parent_to_json(const ParentFacts& parent) {
@@ -58,12 +61,52 @@ Architecture parse_blocks(const Json& value, const std::string& place) {
 ParentFacts parent_facts(const ModelSpec& spec) {
   ParentFacts parent;
   parent.name = spec.name;
+  parent.parameters = num_parameters(spec);
   parent.hidden_size = spec.hidden_size;
   parent.num_heads = spec.num_heads;
   parent.head_dim = spec.head_dim;
   parent.vocab_size = spec.vocab_size;
   parent.blocks = spec.layers;
   return parent;
+}
+
+std::optional<ChildStep> kept_step(const StageRecord& record) {
+  const auto counts = [&record](const char* member) {
+    const std::string place = record.stage + " " + record.what;
+    // A record that does not say is one of a step that was made.
+    return json_int(parse_json(record.detail_json, place), member, place, 1) > 0;
+  };
+  if (record.stage == "repair" && counts("refitted")) {
+    return ChildStep::kRepair;
+  }
+  if (record.stage == "distill-child" && counts("best_step")) {
+    return ChildStep::kDistillation;
+  }
+  return std::nullopt;
+}
+
+ChildMaking child_making(const RunDb& db, const std::vector<std::string>& state_keys) {
+  ChildMaking making;
+  making.blocks_trained = std::ranges::any_of(db.variants(), [](const VariantRow& row) {
+    return row.stage == "distill-blocks" && row.kept == "after";
+  });
+  for (const std::string& key : state_keys) {
+    const std::optional<StageRecord> record = db.find_stage(key);
+    if (const auto step = record ? kept_step(*record) : std::nullopt; step.has_value()) {
+      making.steps.push_back(*step);
+    }
+  }
+  return making;
+}
+
+std::string steps_text(const std::vector<ChildStep>& steps) {
+  std::vector<std::string> words;
+  words.reserve(steps.size());
+  for (const ChildStep step : steps) {
+    words.emplace_back(step == ChildStep::kRepair ? "repaired in closed form"
+                                                  : "distilled from the parent");
+  }
+  return join(words, ", then ");
 }
 
 void put_facts(RunDb& db, const RunFacts& facts) {

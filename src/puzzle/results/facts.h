@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "puzzle/arch/model_spec.h"
 #include "puzzle/results/machine.h"
@@ -12,6 +13,7 @@
 namespace puzzle {
 
 class RunDb;
+struct StageRecord;
 
 struct ParentFacts {
   std::string name;
@@ -30,6 +32,25 @@ struct ParentFacts {
 
 // The fields that a ModelSpec knows; the rest is the caller's.
 [[nodiscard]] ParentFacts parent_facts(const ModelSpec& spec);
+
+// What changed the weights of a whole child after it was assembled.
+enum class ChildStep { kRepair, kDistillation };
+
+// How a child's weights came about. What was tried and not kept is left out.
+struct ChildMaking {
+  bool blocks_trained = false;     // distill-blocks improved variants of the library
+  std::vector<ChildStep> steps{};  // in order
+
+  bool operator==(const ChildMaking&) const = default;
+};
+
+// From what their stages recorded: `state_keys` are the content keys of the child as assembled and
+// after each step, in order. Whether blocks were trained is that of the current library.
+[[nodiscard]] ChildMaking child_making(const RunDb& db, const std::vector<std::string>& state_keys);
+// The step that a stage recorded, if it is one and was kept.
+[[nodiscard]] std::optional<ChildStep> kept_step(const StageRecord& record);
+// "repaired in closed form, then distilled from the parent"; empty for none.
+[[nodiscard]] std::string steps_text(const std::vector<ChildStep>& steps);
 
 struct RunFacts {
   std::string version;      // of this program

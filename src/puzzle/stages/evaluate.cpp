@@ -23,7 +23,7 @@
 namespace puzzle {
 namespace {
 
-constexpr std::int64_t kEvaluateVersion = 4;
+constexpr std::int64_t kEvaluateVersion = 5;
 constexpr std::int64_t kQuestionRowsVersion = 3;  // of questions and long texts only
 
 std::string evaluation_key(const LoadedModel& parent, const NamedModel* child,

@@ -41,8 +41,9 @@ constexpr const char* kTextTask = "held-out text";
 
 // EvaluationRows of the parent (named "parent") and every child. On the test part, per token, with
 // standard errors over groups of windows: "loss", "perplexity", "bits_per_byte", "kl" (parent ‖
-// child), "top1" (agreement), and paired differences: "loss_minus_parent" and, but for the first
-// child, "kl_minus_first" (its KL minus the first child's). On questions: "accuracy", for multiple
+// child), "top1" (agreement), and paired differences: "loss_minus_parent",
+// "bits_per_byte_minus_parent" and, but for the first child, "kl_minus_first" (its KL minus the
+// first child's). On questions: "accuracy", for multiple
 // choice also "accuracy_norm" (log-likelihood per byte), "answer_nats" (minus the right answer's
 // log-likelihood), and of each "…_minus_parent", paired by question. "retention" is child ÷ parent
 // of the task's main metric: accuracy, found_fraction, or perplexity the other way round. On long

@@ -49,6 +49,7 @@ class TextSums {
       : loss_(num_units),
         difference_(num_units),
         bits_(num_units),
+        bits_difference_(num_units),
         kl_(num_units),
         top1_(num_units) {}
 
@@ -71,8 +72,11 @@ class TextSums {
     const at::Tensor kl = sum_per_window(losses.kl, windows);
     const at::Tensor agree = sum_per_window(losses.top1_agree, windows);
     for (std::int64_t b = 0; b < windows; ++b) {
-      const std::int64_t unit = facts.units[static_cast<std::size_t>(b)];
-      difference_.add(unit, differences[b].item<double>(), facts.num_labels[b].item<double>());
+      const auto w = static_cast<std::size_t>(b);
+      const std::int64_t unit = facts.units[w];
+      const auto difference = differences[b].item<double>();
+      difference_.add(unit, difference, facts.num_labels[b].item<double>());
+      bits_difference_.add(unit, difference / std::log(2.0), facts.bytes[w]);
       kl_.add(unit, kl[b].item<double>(), tokens);
       top1_.add(unit, agree[b].item<double>(), tokens);
     }
@@ -97,6 +101,7 @@ class TextSums {
     EvaluationRowWriter writer = parent_rows(key, model, communicator);
     const auto paired = difference_.result(communicator);
     writer.add("loss_minus_parent", paired);
+    writer.add("bits_per_byte_minus_parent", bits_difference_.result(communicator));
     writer.add("kl", kl_.result(communicator));
     writer.add("top1", top1_.result(communicator));
     const double retention = std::exp(-paired.value);
@@ -113,6 +118,7 @@ class TextSums {
   RatioOfSums loss_;
   RatioOfSums difference_;
   RatioOfSums bits_;
+  RatioOfSums bits_difference_;
   RatioOfSums kl_;
   RatioOfSums top1_;
 };

@@ -31,7 +31,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kExportVersion = 1;
+constexpr int kExportVersion = 2;
 
 c10::ScalarType export_scalar_type(const std::string& name) {
   for (const c10::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
@@ -155,7 +155,10 @@ class Exporter {
             .license = input_.license,
             .parent = parent_.weights.spec,
             .child = input_.child->spec,
-            .types = types};
+            .types = types,
+            .making = input_.state_keys.empty()
+                          ? std::nullopt
+                          : std::optional(child_making(context_.db, input_.state_keys))};
   }
 
   void record(const std::string& key, const fs::path& path, std::uintmax_t bytes,

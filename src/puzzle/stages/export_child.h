@@ -26,6 +26,8 @@ struct ExportInput {
   std::string key;      // content of the weights
   std::string name;     // files are exports/<name>.gguf and exports/<name>-<format>/
   std::string license;  // of the parent; empty = not known
+  // Of the child as it was assembled and after each step since, for the card; empty = not known.
+  std::vector<std::string> state_keys{};
 };
 
 struct ExportResult {

@@ -29,6 +29,13 @@ bool is_license_id(const std::string& license) {
   });
 }
 
+bool is_distilled(const ModelCard& card) {
+  return card.making.has_value() &&
+         (card.making->blocks_trained ||
+          std::ranges::find(card.making->steps, ChildStep::kDistillation) !=
+              card.making->steps.end());
+}
+
 std::string front_matter(const ModelCard& card, std::string_view library) {
   std::string text = "---\n";
   if (is_license_id(card.license)) {
@@ -39,7 +46,8 @@ std::string front_matter(const ModelCard& card, std::string_view library) {
   }
   text += "base_model: " + card_quoted(card.parent.name) + "\n";
   text += fmt::format("library_name: {}\npipeline_tag: text-generation\n", library);
-  return text + "tags: [puzzle, pruning, distillation]\n---\n\n";
+  return text + fmt::format("tags: [puzzle, pruning{}]\n---\n\n",
+                            is_distilled(card) ? ", distillation" : "");
 }
 
 // The value of a top-level "key: value" line between the "---" lines that open a file.
@@ -68,12 +76,24 @@ std::string license_sentence(const ModelCard& card) {
   return fmt::format("Licence: {}, that of the parent.\n\n", card.license);
 }
 
+std::string making_sentences(const ModelCard& card) {
+  if (!card.making.has_value()) {
+    return "";
+  }
+  std::string text = " The new attention and FFNs were made from the parent's weights";
+  if (card.making->blocks_trained) {
+    text += " and trained, layer by layer, to do what the parent's do";
+  }
+  const std::string steps = steps_text(card.making->steps);
+  return text + (steps.empty() ? "." : "; then the whole was " + steps + ".");
+}
+
 std::string introduction(const ModelCard& card) {
   return fmt::format(
              "# {}\n\nA smaller version of **{}**, made by Puzzle: for every layer a cheaper "
-             "attention and FFN was chosen by what it costs and by how much the model suffers, "
-             "then the whole was distilled from the parent.\n\n",
-             card.name, card.parent.name) +
+             "attention and FFN was chosen by what it costs and by how much the model "
+             "suffers.{}\n\n",
+             card.name, card.parent.name, making_sentences(card)) +
          license_sentence(card);
 }
 

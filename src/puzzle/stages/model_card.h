@@ -3,10 +3,12 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "puzzle/arch/cost.h"
 #include "puzzle/arch/model_spec.h"
+#include "puzzle/results/facts.h"
 
 namespace puzzle {
 
@@ -15,7 +17,8 @@ struct ModelCard {
   std::string license;  // of the parent, which the child inherits; empty = not known
   ModelSpec parent;
   ModelSpec child;
-  WeightTypes types;  // as stored
+  WeightTypes types;                    // as stored
+  std::optional<ChildMaking> making{};  // unset = not known; the card then says nothing of it
 };
 
 // The licence that a model's own files name: general.license of a .gguf, `license` in the front
