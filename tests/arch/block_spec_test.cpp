@@ -15,6 +15,12 @@ TEST(BlockSpec, NamesReadBack) {
   EXPECT_EQ(parse_block("linear/none"), (BlockSpec{AttentionSpec::linear(), FfnSpec::none()}));
 }
 
+TEST(BlockSpec, EqualNeighboursShareOneEntryForPeople) {
+  EXPECT_EQ(architecture_text({}), "");
+  EXPECT_EQ(architecture_text(parse_blocks({"kv3/w64", "kv3/w64", "none/w32", "kv3/w64"})),
+            "0-1 kv3/w64, 2 none/w32, 3 kv3/w64");
+}
+
 TEST(BlockSpec, OtherNamesAreRefused) {
   for (const char* name :
        {"kv0", "kv-1", "kv", "kv3x", "kv99999999999999999999", "KV3", "w3", ""}) {

@@ -89,6 +89,7 @@ TEST_F(Llama2cFileTest, EveryBrokenFileIsRefusedWithOneClearError) {
       {llama2c_bytes({}, 0), "end inside model.embed_tokens.weight [10, 8]"},
       {llama2c_bytes({}, kFloats - 1), "end inside the rotary tables [2, 3, 2]"},
       {llama2c_bytes({}, 100), "end inside self_attn.q_proj.weight [2, 8, 8]"},
+      {llama2c_bytes({}, 100), "is it truncated? download it again"},
       {llama2c_bytes({}, kFloats + 1), "4 bytes after the last tensor"},
       {llama2c_bytes({}, kFloats) + "x", "1 bytes after the last tensor"},
       {llama2c_bytes({.vocab = -10}, kFloats), "end inside lm_head.weight [10, 8]"},

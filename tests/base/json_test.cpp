@@ -16,10 +16,17 @@ TEST(Json, BrokenTextNamesPlaceLineAndColumn) {
   EXPECT_PUZZLE_ERROR((void)parse_json("{\n  \"a\": 1,\n  \"b\": }", "config.json"),
                       ErrorKind::kFormat, "config.json: not valid JSON");
   EXPECT_PUZZLE_ERROR((void)parse_json("{\n  \"a\": 1,\n  \"b\": }", "config.json"),
-                      ErrorKind::kFormat, "line 3, column");
+                      ErrorKind::kFormat,
+                      "config.json: not valid JSON: parse error at line 3, column");
   for (const char* text :
        {"", "{", "[1,", "{\"a\" 1}", "nul", "{\"a\":1}x", "\"\xff\"", "[1e999]"}) {
     EXPECT_PUZZLE_ERROR((void)parse_json(text, "f"), ErrorKind::kFormat, "f: not valid JSON");
+    try {
+      (void)parse_json(text, "f");
+    } catch (const Error& error) {
+      EXPECT_EQ(std::string(error.what()).find("json.exception"), std::string::npos)
+          << error.what();
+    }
   }
 }
 

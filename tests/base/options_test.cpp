@@ -92,15 +92,24 @@ score:
   EXPECT_EQ(values.train.num_tokens, 8192);
 }
 
-TEST_F(Options, AMapInAListOfWordsIsOneWord) {
+TEST_F(Options, AStepIsTheOnlyMappingThatIsAWord) {
   list.load_yaml(yaml("files: [none, {step: 64}]"));
   EXPECT_EQ(values.files, (std::vector<std::string>{"none", "step64"}));
   list.load_yaml(yaml("files: {step: 32}"));
   EXPECT_EQ(values.files, (std::vector<std::string>{"step32"}));
-  EXPECT_PUZZLE_ERROR(list.load_yaml(yaml("files: [{step: 64, w: 3}]")), ErrorKind::kUsage,
-                      "files holds something other than plain values");
-  EXPECT_PUZZLE_ERROR(list.load_yaml(yaml("heads: [{step: 64}]")), ErrorKind::kUsage,
-                      "heads holds something other than plain values");
+  const auto refused = [this](const char* text, const char* message) {
+    EXPECT_PUZZLE_ERROR(list.load_yaml(yaml(text)), ErrorKind::kUsage, message);
+    EXPECT_EQ(values.files, (std::vector<std::string>{"step32"}));
+  };
+  refused("files: [{step: 64, w: 3}]", "files holds something other than plain values");
+  refused("heads: [{step: 64}]", "heads holds something other than plain values");
+  refused("files:\n  - a\n  - ours: train_child=false\n",
+          "recipe.yaml:3: files holds the mapping 'ours: train_child=false', expected text; put it "
+          "in quotes");
+  refused("files: [{name: a}]", "recipe.yaml:1: files holds the mapping 'name: a'");
+  refused("files: [{step: more}]", "files holds the mapping 'step: more'");
+  refused("files:\n  ours: seed=1\n",
+          "recipe.yaml:1: files is a mapping, expected a list of texts");
 }
 
 TEST_F(Options, EmptyRecipeChangesNothing) {
@@ -151,6 +160,20 @@ TEST_F(Options, RangeMessageStatesTheRange) {
   EXPECT_EQ(values.score.num_tokens, 8192) << "a refused value must not be stored";
   EXPECT_PUZZLE_ERROR(list.set("heads", "[3, 500]", "--set"), ErrorKind::kUsage, "128");
   EXPECT_EQ(values.heads, (std::vector<std::int64_t>{1, 3}));
+  std::int64_t count = 0;
+  list.add("count", count, Range<std::int64_t>{0, std::numeric_limits<std::int64_t>::max()}, "");
+  EXPECT_PUZZLE_ERROR(list.set("count", "-1", "--set"), ErrorKind::kUsage,
+                      "--set: count is '-1', expected a number of 0 or more");
+}
+
+TEST_F(Options, MessagesSayWhereASettingStandsAndWhereOptionsAreListed) {
+  EXPECT_PUZZLE_ERROR(list.set_assignment("quik=1", "g.yaml: cell a"), ErrorKind::kUsage,
+                      "g.yaml: cell a: there is no option quik");
+  EXPECT_PUZZLE_ERROR(list.set_assignment("quick", "g.yaml: cell a"), ErrorKind::kUsage,
+                      "g.yaml: cell a: 'quick', expected name=value");
+  OptionList listed_elsewhere("the manual lists all");
+  EXPECT_PUZZLE_ERROR(listed_elsewhere.set("x", "1", "f"), ErrorKind::kUsage,
+                      "f: there is no option x; the manual lists all");
 }
 
 TEST_F(Options, SetTakesTextOfEveryType) {
@@ -171,7 +194,7 @@ TEST_F(Options, SetTakesTextOfEveryType) {
   EXPECT_EQ(values.files, (std::vector<std::string>{"x, y", "z"}));
   EXPECT_TRUE(values.kinds.empty());
   EXPECT_PUZZLE_ERROR(list.set_assignment("quick"), ErrorKind::kUsage,
-                      "--set quick: expected name=value");
+                      "--set: 'quick', expected name=value");
   EXPECT_PUZZLE_ERROR(list.set_assignment("quik=1"), ErrorKind::kUsage, "did you mean quick?");
 }
 

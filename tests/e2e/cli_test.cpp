@@ -42,8 +42,21 @@ TEST(Cli, WordsThatItDoesNotKnowAreNamedWithTheNearestOne) {
   expect_error({"inspect", "/nowhere/at/all"}, 4, "no such file");
   expect_error({"--launch", "2", "inspect", "/nowhere"}, 2, "inspect runs in one process");
   expect_error({"generate", "m.gguf", "--prompt", "x", "--threads", "-5"}, 2, "--threads");
+  expect_error({"generate", "m.gguf", "--prompt", "x", "--temperature", "-1"}, 2,
+               "--temperature: -1, expected a number of 0 or more");
+  expect_error({"solve", "p.json", "--time-limit", "0"}, 2,
+               "--time-limit: 0, expected a number above 0");
+  expect_error({"solve", "p.json", "--time-limit", "abc"}, 2, "'abc' is not a number");
   expect_error({"run", "m.gguf", "--set", "distill_child.num_token=3"}, 2,
                "did you mean distill_child.num_tokens?");
+}
+
+TEST(Cli, ValuesThatAreEmptyAreNotPassedOver) {
+  const std::string recipe = (test::kSource / "recipes/tiny.yaml").string();  // names no parent
+  expect_error({"plan", recipe}, 2, "recipe: model is empty; name the parent");
+  expect_error({"run", recipe}, 2, "recipe: model is empty; name the parent");
+  expect_error({"compare", "grid.yaml", "--run", ""}, 2, "--run: is empty, expected a folder");
+  expect_error({"run", ""}, 2, "recipe: is empty, expected a recipe or a model");
 }
 
 Json config_of(std::vector<std::string> words) {
@@ -228,6 +241,9 @@ TEST(Cli, AVerbAnswersWithItsOwnResult) {
   EXPECT_GT(answer("score").at("scores").size(), 20U);
   EXPECT_GT(answer("measure").at("costs").size(), 4U);
   EXPECT_TRUE(answer("search").at("architectures").contains("child"));
+  EXPECT_THAT(RunDb(folder / "run/run.db", RunDbMode::kRead).meta("command").value(),
+              HasSubstr("--budget 'parameters <= 0.9x'"))
+      << "to be pasted into a shell";
   auto left_out = test::run_arguments("distill-child", folder.path(), folder / "run");
   test::add_settings(left_out, {"train_child=false"});
   expect_error(left_out, 2, "train_child is false");

@@ -165,7 +165,8 @@ std::vector<BrokenSafetensors> broken_safetensors() {
       {"empty", "", "0 bytes are too few"},
       {"seven bytes", "1234567", "7 bytes are too few"},
       {"absurd header", absurd + "{}", "the header claims 18446744073709551615 bytes, at most"},
-      {"header longer than file", long_header + "{}", "claims 100 bytes, the file has 2 left"},
+      {"header longer than file", long_header + "{}",
+       "claims 100 bytes, the file has 2 left; is the file complete? download it again"},
       {"no header", with_header("", 0), "does not start with {"},
       {"header is a list", with_header("[1]", 0), "does not start with {"},
       {"another format", "GGUF\x03" + std::string(60, '\0'),
@@ -216,7 +217,8 @@ std::vector<BrokenSafetensors> broken_safetensors() {
        with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":"
                    "[0,16]}}",
                    8),
-       "tensor a ends at 16, the data at 8"},
+       "tensor a ends at 16, the data at 8; is the file complete? download it again, or delete it "
+       "if puzzle wrote it"},
       {"absurd offsets", shaped("[0]", "[18446744073709551615,18446744073709551615]"), "begins at"},
       {"bytes after the last", shaped("[1]", "[0,4]"), "the tensors end at 4, the data at 8"},
       {"data without tensors", with_header("{}", 1), "the tensors end at 0, the data at 1"},

@@ -354,13 +354,15 @@ TEST(RunDb, ReadersMayNotWriteAndNeedAFile) {
   }
   RunDb reader(folder / "run.db", RunDbMode::kRead);
   EXPECT_PUZZLE_ERROR(reader.put_one(score_row("a", 0, "kv1/w8", 1.0)), ErrorKind::kIo, "run.db");
-  EXPECT_PUZZLE_ERROR(RunDb(folder / "absent" / "run.db"), ErrorKind::kIo, "cannot be opened");
+  EXPECT_PUZZLE_ERROR(RunDb(folder / "absent" / "run.db"), ErrorKind::kIo,
+                      (folder / "absent" / "run.db").string() + ": cannot be opened");
 }
 
 TEST(RunDb, NamesForeignAndDamagedFiles) {
   TempDir folder;
   std::ofstream(folder / "text.db") << std::string(5000, 'x');
-  EXPECT_PUZZLE_ERROR(RunDb(folder / "text.db"), ErrorKind::kFormat, "text.db: not an SQLite file");
+  EXPECT_PUZZLE_ERROR(RunDb(folder / "text.db"), ErrorKind::kFormat,
+                      (folder / "text.db").string() + ": not an SQLite file");
   run_sql(folder / "foreign.db", "CREATE TABLE songs (title TEXT)");
   EXPECT_PUZZLE_ERROR(RunDb(folder / "foreign.db"), ErrorKind::kFormat, "of another program");
   std::ofstream(folder / "empty.db").flush();
@@ -380,7 +382,7 @@ TEST(RunDb, NamesForeignAndDamagedFiles) {
   const auto size = std::filesystem::file_size(folder / "torn.db");
   std::filesystem::resize_file(folder / "torn.db", size / 2);
   EXPECT_PUZZLE_ERROR((void)RunDb(folder / "torn.db").dump_json(), ErrorKind::kFormat,
-                      "torn.db: damaged");
+                      (folder / "torn.db").string() + ": damaged");
   {
     RunDb db(folder / "edited.db");
     test::fill(db);

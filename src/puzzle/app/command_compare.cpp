@@ -57,6 +57,7 @@ std::vector<ComparedGrid> load_grids(const CompareArguments& arguments) {
     }
     grid.options.set.insert(grid.options.set.end(), arguments.settings.begin(),
                             arguments.settings.end());
+    grid.num_command_settings = arguments.settings.size();
     grids.push_back({std::move(grid), {}});
   }
   return grids;
@@ -121,10 +122,14 @@ void add_compare_command(CLI::App& app, GlobalOptions& global, Action& selected)
   verb->add_option("grids", arguments->grids,
                    "Files of the cells to compare, a part of the page each")
       ->required();
-  verb->add_option("--run", arguments->run, "Folder of all cells; replaces the grids'");
-  verb->add_option(
-      "--output", arguments->output,
-      "Where the Markdown page goes; compare.md in the folder of the first grid's cells");
+  refuse_empty(
+      *verb->add_option("--run", arguments->run, "Folder of all cells; replaces the grids'"),
+      "a folder");
+  refuse_empty(
+      *verb->add_option(
+          "--output", arguments->output,
+          "Where the Markdown page goes; compare.md in the folder of the first grid's cells"),
+      "a file");
   verb->add_option("--set", arguments->settings,
                    "Any option of the recipe for all cells, as name=value (repeatable)")
       ->allow_extra_args(false);

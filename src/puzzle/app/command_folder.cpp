@@ -1,6 +1,8 @@
 // report, clean: verbs on the folder of a run.
 #include <algorithm>
+#include <array>
 #include <filesystem>
+#include <set>
 #include <system_error>
 
 #include <CLI/CLI.hpp>
@@ -10,9 +12,11 @@
 #include "puzzle/app/pipeline.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/file.h"
+#include "puzzle/base/folder_lock.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/report/run_report.h"
+#include "puzzle/results/comparison.h"
 #include "puzzle/results/run_db.h"
 
 namespace puzzle {
@@ -48,8 +52,35 @@ void add_report(CLI::App& app, GlobalOptions& global, Action& selected) {
   });
 }
 
+// Folders below children/ that comparisons name as the children of their cells.
+std::set<std::string> compared_folders(const RunDb& db) {
+  std::set<std::string> names;
+  for (const Comparison& comparison : load_comparisons(db)) {
+    for (const ComparedCell& cell : comparison.cells) {
+      names.insert(fs::path(cell.folder).filename().string());
+    }
+  }
+  return names;
+}
+
+// Whether a folder below children/ is an earlier state of the children of a grid's cells, which are
+// named after their content, or have trained and go on.
+bool is_start_of_cells(const std::string& name, const std::set<std::string>& cells) {
+  if (cells.contains(name)) {
+    return false;
+  }
+  if (name.ends_with(Pipeline::kTrainedSuffix)) {
+    return cells.contains(name.substr(0, name.size() - Pipeline::kTrainedSuffix.size()));
+  }
+  return !cells.empty() &&
+         std::ranges::any_of(std::array{Pipeline::kAssembledSuffix, Pipeline::kRepairedSuffix},
+                             [&](std::string_view suffix) {
+                               return name.starts_with(std::string(suffix.substr(1)) + "-");
+                             });
+}
+
 // What only the stages of a run read. Children that were trained stay, those they started from go.
-std::vector<fs::path> unneeded_paths(const fs::path& run) {
+std::vector<fs::path> unneeded_paths(const fs::path& run, const RunDb& db) {
   std::vector<fs::path> paths;
   for (const char* name : {"library", "data", "measure"}) {
     if (fs::exists(run / name)) {
@@ -60,6 +91,7 @@ std::vector<fs::path> unneeded_paths(const fs::path& run) {
   if (!fs::exists(children)) {
     return paths;
   }
+  const std::set<std::string> cells = compared_folders(db);
   for (const auto& entry : fs::directory_iterator(children)) {
     const std::string name = entry.path().filename().string();
     std::string base = name;
@@ -77,7 +109,8 @@ std::vector<fs::path> unneeded_paths(const fs::path& run) {
     const bool is_start =
         (is_ours && base != name && exists("")) || (!is_ours && exists(Pipeline::kDistilledSuffix));
     const std::string extension = entry.path().extension().string();
-    if (is_start || extension.starts_with(".training-") || extension.starts_with(".repair-")) {
+    if (is_start || is_start_of_cells(name, cells) || extension.starts_with(".training-") ||
+        extension.starts_with(".repair-")) {
       paths.push_back(entry.path());
     }
   }
@@ -86,10 +119,10 @@ std::vector<fs::path> unneeded_paths(const fs::path& run) {
 }
 
 // Removes as much as it can, then throws Error(kIo) naming what it could not.
-std::vector<std::string> clean(const fs::path& run) {
+std::vector<std::string> clean(const fs::path& run, const RunDb& db) {
   std::vector<std::string> removed;
   std::vector<std::string> failures;
-  for (const fs::path& path : unneeded_paths(run)) {
+  for (const fs::path& path : unneeded_paths(run, db)) {
     std::error_code error;
     fs::remove_all(path, error);
     if (error) {
@@ -121,15 +154,16 @@ void add_clean(CLI::App& app, GlobalOptions& global, Action& selected) {
     selected.run = [folder, force, &global] {
       const fs::path run = *folder;
       check_is_run(run);
-      const bool is_finished = Pipeline::is_finished(RunDb(run / "run.db", RunDbMode::kRead));
-      if (!is_finished && !*force) {
+      const FolderLock lock(run);
+      const RunDb db(run / "run.db", RunDbMode::kRead);
+      if (!Pipeline::is_finished(db) && !*force) {
         fail(ErrorKind::kUsage,
              "{}: the run has not finished, and what would be removed is what it goes on from; "
              "finish it with `puzzle run` (or, in a folder of `puzzle compare`, all of its grids), "
              "or --force",
              run.string());
       }
-      const std::vector<std::string> removed = clean(run);
+      const std::vector<std::string> removed = clean(run, db);
       if (global.json) {
         print_json(global, {{"removed", removed}});
       } else {

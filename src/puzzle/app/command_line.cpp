@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -51,6 +52,28 @@ std::string rank_prefix() {
   } catch (const Error&) {
     return "";  // the variable that is wrong is what is being reported
   }
+}
+
+// As a POSIX shell takes it for this one word.
+std::string shell_word(const std::string& argument) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,+@%";
+  if (!argument.empty() && argument.find_first_not_of(kPlain) == std::string::npos) {
+    return argument;
+  }
+  std::string word = "'";
+  for (const char c : argument) {
+    word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  }
+  return word + "'";
+}
+
+std::string shell_command(int argc, char** argv) {
+  std::vector<std::string> words;
+  for (int i = 0; i < argc; ++i) {
+    words.push_back(shell_word(argv[i]));
+  }
+  return join(words, " ");
 }
 
 int report(GlobalOptions& global, const Failure& failure) {
@@ -164,6 +187,14 @@ int run_selected(GlobalOptions& global, const Action& selected,
 
 }  // namespace
 
+void refuse_empty(CLI::Option& option, const std::string& expected) {
+  option.check(CLI::Validator(
+      [expected](const std::string& text) {
+        return text.empty() ? "is empty, expected " + expected : std::string();
+      },
+      ""));
+}
+
 void print_text(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
 void print_json(GlobalOptions& global, const Json& value) {
@@ -182,7 +213,7 @@ int run_program(int argc, char** argv) {
   GlobalOptions global;
   // Known before parsing, since a command line that cannot be parsed is answered in JSON, too.
   global.json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
-  global.command = join(std::vector<std::string>(argv, argv + argc), " ");
+  global.command = shell_command(argc, argv);
   CLI::App app{
       "Puzzle makes a faster, smaller child of a language model for a stated machine and "
       "workload.",

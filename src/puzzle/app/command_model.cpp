@@ -1,6 +1,9 @@
 // inspect, generate, solve: verbs on single files; engines: what becomes of them.
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -23,6 +26,30 @@ namespace puzzle {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Checks of a number, as CLI11's but with messages of ours: its own print all 310 digits of a
+// double's range, and call a word out of range. `name` stands in the help.
+CLI::Validator number_check(const char* name, const char* expected, bool (*holds)(double)) {
+  return CLI::Validator(
+      [expected, holds](const std::string& text) -> std::string {
+        double value = 0.0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
+          return fmt::format("'{}' is not a number, expected {}", text, expected);
+        }
+        return holds(value) ? "" : fmt::format("{}, expected {}", text, expected);
+      },
+      name);
+}
+
+CLI::Validator positive_number() {
+  return number_check("POSITIVE", "a number above 0", [](double value) { return value > 0.0; });
+}
+
+CLI::Validator non_negative_number() {
+  return number_check("NONNEGATIVE", "a number of 0 or more",
+                      [](double value) { return value >= 0.0; });
+}
 
 bool is_config_file(const fs::path& path) {
   return path.extension() == ".json" && fs::is_regular_file(path);
@@ -67,11 +94,11 @@ void add_inspect(CLI::App& app, GlobalOptions& global, Action& selected) {
   auto path = std::make_shared<std::string>();
   CLI::App* verb = app.add_subcommand(
       "inspect", "Architecture, parameters and bytes per part of a model, or of a config.json");
-  verb->add_option(
-          "model", *path,
-          "A .gguf file, a Hugging Face folder (its config.json is enough), a config.json, "
-          "or a llama2.c .bin file")
-      ->required();
+  CLI::Option* model = verb->add_option(
+      "model", *path,
+      "A .gguf file, a Hugging Face folder (its config.json is enough), a config.json, "
+      "or a llama2.c .bin file");
+  refuse_empty(*model->required(), "a model");
   verb->callback([path, &global, &selected] {
     selected.run = [path, &global] {
       const ModelSpec spec = inspected_spec(*path);
@@ -122,29 +149,31 @@ void run_generate(const GenerateArguments& arguments, GlobalOptions& global) {
 void add_generate(CLI::App& app, GlobalOptions& global, Action& selected) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* verb = app.add_subcommand("generate", "Let a parent or a child write");
-  verb->add_option("model", arguments->model,
-                   "A .gguf file, a Hugging Face folder, or a llama2.c .bin file")
-      ->required();
+  CLI::Option* model = verb->add_option(
+      "model", arguments->model, "A .gguf file, a Hugging Face folder, or a llama2.c .bin file");
+  refuse_empty(*model->required(), "a model");
   verb->add_option("--prompt", arguments->prompt, "Text to continue")->required();
   verb->add_flag(
       "--chat", arguments->chat,
       "Put the prompt into the model's own chat template, which Python's Jinja2 renders");
   verb->add_option("--max-tokens", arguments->options.max_tokens, "Tokens to generate at most")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   verb->add_option("--temperature", arguments->options.temperature, "0 is greedy")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   verb->add_option("--top-p", arguments->options.top_p,
                    "Keep the likeliest tokens with this much probability")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(number_check("FLOAT in [0 - 1]", "a number from 0 to 1",
+                           [](double value) { return value >= 0.0 && value <= 1.0; }))
       ->capture_default_str();
   verb->add_option("--seed", arguments->options.seed, "Seed of the sampling")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   verb->add_option("--device", arguments->device, "cpu, cuda or cuda:N")->capture_default_str();
   verb->add_option("--threads", arguments->threads, "0 uses all cores")
-      ->check(CLI::Range(0, 4096))
+      ->check(number_check("INT in [0 - 4096]", "a number from 0 to 4096",
+                           [](double value) { return value >= 0.0 && value <= 4096.0; }))
       ->capture_default_str();
   verb->callback([arguments, &global, &selected] {
     selected.run = [arguments, &global] { run_generate(*arguments, global); };
@@ -158,7 +187,7 @@ void add_solve(CLI::App& app, GlobalOptions& global, Action& selected) {
       "solve", "Solve a stand-alone problem file (docs/formats.md) and print a solution file");
   verb->add_option("problem", *path, "A puzzle-problem .json file")->required();
   verb->add_option("--time-limit", options->time_limit_s, "Seconds per solution")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   verb->callback([path, options, &global, &selected] {
     selected.run = [path, options, &global] {

@@ -96,12 +96,13 @@ std::string target_help() {
 
 std::string budget_syntax(const char* quote) {
   const auto quoted = [&](std::string_view text) { return fmt::format("{0}{1}{0}", quote, text); };
-  const std::vector<std::string> decimal = {quoted("K"), quoted("M"), quoted("G"), quoted("B")};
+  const std::vector<std::string> decimal = {quoted("K"), quoted("M"), quoted("G")};
   const std::vector<std::string> binary = {quoted("KiB"), quoted("MiB"), quoted("GiB")};
   return fmt::format(
       "a cost, {} (for a rate {}), a number and a suffix: {} (times the parent's), "
-      "{} (decimal), {} (bytes). Several budgets hold together",
-      quoted("<="), quoted(">="), quoted("x"), join(decimal, ", "), join(binary, ", "));
+      "{} (decimal), {} (10^9, not of bytes), {} (bytes). Several budgets hold together",
+      quoted("<="), quoted(">="), quoted("x"), join(decimal, ", "), quoted("B"),
+      join(binary, ", "));
 }
 
 std::string recipe_footer() {
@@ -124,10 +125,11 @@ std::string cost_page() {
 }
 
 void add_recipe_options(CLI::App& verb, RecipeArguments& arguments) {
-  verb.add_option("recipe", arguments.what,
-                  "A recipe (.yaml), or the parent itself: a .gguf file, a Hugging Face folder, or "
-                  "a llama2.c .bin file")
-      ->required();
+  CLI::Option* what = verb.add_option(
+      "recipe", arguments.what,
+      "A recipe (.yaml), or the parent itself: a .gguf file, a Hugging Face folder, or "
+      "a llama2.c .bin file");
+  refuse_empty(*what->required(), "a recipe or a model");
   // One value each: the positional may stand behind them.
   verb.add_option(
           "--corpus", arguments.corpora,
@@ -139,7 +141,8 @@ void add_recipe_options(CLI::App& verb, RecipeArguments& arguments) {
       ->allow_extra_args(false);
   verb.add_option("--target", arguments.target, target_help())
       ->check(CLI::IsMember(target_names()));
-  verb.add_option("--run", arguments.run, "Folder of the run; replaces the recipe's");
+  refuse_empty(*verb.add_option("--run", arguments.run, "Folder of the run; replaces the recipe's"),
+               "a folder");
   verb.add_option(
           "--set", arguments.settings,
           "Any option of the recipe as name=value (repeatable); `puzzle options` lists them")
@@ -291,6 +294,9 @@ void add_plan(CLI::App& app, GlobalOptions& global, Action& selected) {
       Recipe recipe = resolve_recipe(*arguments);
       if (printed_config(*arguments, global, recipe)) {
         return;
+      }
+      if (recipe.model.empty()) {  // as Pipeline says it
+        fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
       }
       const ModelSpec parent = load_model_spec(recipe.model);
       validate(recipe, parent, UselessSettings::kRefuse, CorpusCheck::kMayBeMissing);

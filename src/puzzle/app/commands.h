@@ -10,7 +10,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace puzzle {
 
@@ -21,7 +22,7 @@ struct GlobalOptions {
   bool debug = false;
   int launch = 0;             // ranks on this machine; 0 = this process alone (or a launcher's)
   bool is_launched = false;   // a rank of --launch, which speaks for all of them
-  std::string command;        // as started
+  std::string command;        // as started, to be pasted into a POSIX shell
   bool has_answered = false;  // the one JSON object is out
 };
 
@@ -35,6 +36,10 @@ void add_run_commands(CLI::App& app, GlobalOptions& global, Action& selected);
 void add_compare_command(CLI::App& app, GlobalOptions& global, Action& selected);
 void add_folder_commands(CLI::App& app, GlobalOptions& global, Action& selected);
 void add_model_commands(CLI::App& app, GlobalOptions& global, Action& selected);
+
+// An empty value, as of a shell variable that is not set, becomes a mistake of the command line;
+// `expected` says in words what belongs there.
+void refuse_empty(CLI::Option& option, const std::string& expected);
 
 // Results, on stdout.
 void print_text(const std::string& text);

@@ -29,10 +29,19 @@ std::vector<std::string> shown_metrics(const Comparison& comparison) {
   return names;
 }
 
+// A row of a cell without numbers, as wide as the others.
+std::string empty_row(const std::string& cell, const char* why, std::size_t num_metrics) {
+  std::string row = fmt::format("| {} | {} |", cell, why);
+  for (std::size_t i = 0; i < num_metrics + 4; ++i) {  // ratio, predicted, parameters, …, time
+    row += " - |";
+  }
+  return row + "\n";
+}
+
 std::string row_text(const Comparison& comparison, const ComparedCell& cell,
                      const std::vector<std::string>& metrics) {
   if (cell.kl_sums.empty()) {
-    return fmt::format("| {} | no child meets the budgets |\n", cell.name);
+    return empty_row(cell.name, "no child meets the budgets", metrics.size());
   }
   const SumRatio kl = cell.kl();
   std::string row =
@@ -56,7 +65,7 @@ std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
   table += " time |\n" + rule + " --- |\n";
   for (const CompareCell& cell : grid.cells) {
     const ComparedCell* made = comparison.find(cell.name);
-    table += made == nullptr ? fmt::format("| {} | not run yet |\n", cell.name)
+    table += made == nullptr ? empty_row(cell.name, "not run yet", metrics.size())
                              : row_text(comparison, *made, metrics);
   }
   return table;

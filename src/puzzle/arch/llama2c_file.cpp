@@ -67,7 +67,8 @@ class Llama2cCutter {
     const std::uint64_t wanted = byte_size(DType::kF32, num_elements(shape, place_), place_);
     if (wanted > rest_.size()) {
       fail(ErrorKind::kFormat,
-           "{}: the file's {} bytes end inside {} [{}], as its header sizes it; is it truncated?",
+           "{}: the file's {} bytes end inside {} [{}], as its header sizes it; is it truncated? "
+           "download it again",
            place_, file_->bytes().size(), name, fmt::join(shape, ", "));
     }
     StoredTensor tensor{.name = name,

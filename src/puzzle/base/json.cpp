@@ -67,6 +67,14 @@ double as_double(const Json& member, const char* key, const std::string& place) 
   return member.get<double>();
 }
 
+// A message of nlohmann's without its opening, "[json.exception.parse_error.101] ".
+std::string_view without_json_id(std::string_view message) {
+  const std::size_t end = message.find("] ");
+  return message.starts_with("[json.exception.") && end != std::string_view::npos
+             ? message.substr(end + 2)
+             : message;
+}
+
 std::string as_string(const Json& member, const char* key, const std::string& place) {
   if (!member.is_string()) {
     fail_type(member, key, place, "a string");
@@ -118,7 +126,7 @@ Json parse_json(std::string_view text, const std::string& place) {
   try {
     value = Json::parse(text, watch);
   } catch (const Json::exception& error) {
-    fail(ErrorKind::kFormat, "{}: not valid JSON: {}", place, error.what());
+    fail(ErrorKind::kFormat, "{}: not valid JSON: {}", place, without_json_id(error.what()));
   }
   if (!duplicate.empty()) {
     fail(ErrorKind::kFormat, "{}: the key \"{}\" stands twice in one object", place, duplicate);

@@ -26,8 +26,8 @@ void check_json_keys(const Json& object, const std::vector<std::string>& known,
                      const std::string& place);
 
 // The member `key` of the object `value`, converted. `place` is the file, used in messages.
-// The two-argument-less forms throw Error(kFormat) if it is absent or of another type; the ones
-// with a fallback return it where the key is absent or null.
+// Throw Error(kFormat) for another type, and where it is absent or null and there is no fallback to
+// return.
 [[nodiscard]] std::int64_t json_int(const Json& value, const char* key, const std::string& place);
 [[nodiscard]] std::int64_t json_int(const Json& value, const char* key, const std::string& place,
                                     std::int64_t fallback);

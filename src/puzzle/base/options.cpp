@@ -58,6 +58,9 @@ std::string value_text(const OptionField::Value& value) {
                     value);
 }
 
+// Whether only the type ends the range.
+bool is_open(const std::pair<double, double>& range) { return range.second >= 1e15; }
+
 struct FieldReader {
   const OptionField& field;
   const std::string& place;
@@ -68,8 +71,10 @@ struct FieldReader {
 
   void check_range(double value, const std::string& text) const {
     if (field.range && !(value >= field.range->first && value <= field.range->second)) {
-      fail_value(text, fmt::format("a number from {} to {}", number_text(field.range->first),
-                                   number_text(field.range->second)));
+      const std::string low = number_text(field.range->first);
+      fail_value(text, is_open(*field.range) ? fmt::format("a number of {} or more", low)
+                                             : fmt::format("a number from {} to {}", low,
+                                                           number_text(field.range->second)));
     }
   }
 
@@ -144,16 +149,41 @@ bool split_items(std::string_view text, std::vector<std::string>* items) {
   return quote == '\0';
 }
 
-// A value of a recipe as the text of a list's item: a plain value, or {word: value} run together.
-std::optional<std::string> item_text(const YAML::Node& item) {
+std::string place_of(const YAML::Node& node, const std::filesystem::path& file) {
+  return fmt::format("{}:{}", file.string(), node.Mark().line + 1);
+}
+
+// {step: N} as the word that it stands for, "stepN". No other mapping is a value.
+std::optional<std::string> step_word(const YAML::Node& node) {
+  constexpr std::string_view kStep = "step";
+  if (!node.IsMap() || node.size() != 1 || !node.begin()->first.IsScalar() ||
+      !node.begin()->second.IsScalar()) {
+    return std::nullopt;
+  }
+  const std::string number = node.begin()->second.Scalar();
+  const bool is_step = node.begin()->first.Scalar() == kStep && !number.empty() &&
+                       number.find_first_not_of("0123456789") == std::string::npos;
+  return is_step ? std::optional(std::string(kStep) + number) : std::nullopt;
+}
+
+// One item of the list `name`, as text.
+std::string item_text(const YAML::Node& item, const std::string& name, bool is_word,
+                      const std::filesystem::path& file) {
   if (item.IsScalar()) {
     return item.Scalar();
   }
-  if (item.IsMap() && item.size() == 1 && item.begin()->first.IsScalar() &&
-      item.begin()->second.IsScalar()) {
-    return item.begin()->first.Scalar() + item.begin()->second.Scalar();
+  if (is_word && item.IsMap() && item.size() == 1) {
+    if (const std::optional<std::string> word = step_word(item)) {
+      return *word;
+    }
+    const auto [key, value] = std::pair(item.begin()->first, item.begin()->second);
+    if (key.IsScalar() && value.IsScalar()) {
+      fail(ErrorKind::kUsage, "{}: {} holds the mapping '{}: {}', expected text; put it in quotes",
+           place_of(item, file), name, key.Scalar(), value.Scalar());
+    }
   }
-  return std::nullopt;
+  fail(ErrorKind::kUsage, "{}: {} holds something other than plain values", place_of(item, file),
+       name);
 }
 
 std::string range_text(const OptionField& field) {
@@ -163,10 +193,9 @@ std::string range_text(const OptionField& field) {
   if (!field.range) {
     return "";
   }
-  const bool open = field.range->second >= 1e15;
-  return open ? fmt::format("≥ {}", number_text(field.range->first))
-              : fmt::format("{} … {}", number_text(field.range->first),
-                            number_text(field.range->second));
+  return is_open(*field.range) ? fmt::format("≥ {}", number_text(field.range->first))
+                               : fmt::format("{} … {}", number_text(field.range->first),
+                                             number_text(field.range->second));
 }
 
 }  // namespace
@@ -228,7 +257,7 @@ void OptionList::set_values(const std::string& name, const std::vector<std::stri
     }
     const std::string close = nearest(name, names);
     fail(ErrorKind::kUsage, "{}: there is no option {}{}", place, name,
-         close.empty() ? "; docs/options.md lists all" : "; did you mean " + close + "?");
+         close.empty() ? "; " + advice_ : "; did you mean " + close + "?");
   }
   const FieldReader reader{*field, place};
   const auto one = [&]() -> const std::string& {
@@ -295,14 +324,13 @@ void OptionList::set(const std::string& name, const std::string& text, const std
   set_values(name, items, true, place);
 }
 
-void OptionList::set_assignment(const std::string& assignment) {
+void OptionList::set_assignment(const std::string& assignment, const std::string& place) {
   const std::size_t equals = assignment.find('=');
   if (equals == std::string::npos) {
-    fail(ErrorKind::kUsage, "--set {}: expected name=value", assignment);
+    fail(ErrorKind::kUsage, "{}: '{}', expected name=value", place, assignment);
   }
   const std::string_view text = assignment;
-  set(std::string(trim(text.substr(0, equals))), std::string(trim(text.substr(equals + 1))),
-      "--set");
+  set(std::string(trim(text.substr(0, equals))), std::string(trim(text.substr(equals + 1))), place);
 }
 
 void OptionList::load_yaml(const std::filesystem::path& path) {
@@ -319,37 +347,33 @@ void OptionList::load_yaml(const std::filesystem::path& path) {
   const auto walk = [&](const auto& self, const YAML::Node& node,
                         const std::string& prefix) -> void {
     if (!node.IsMap()) {
-      fail(ErrorKind::kUsage, "{}:{}: found a value where a section of options is expected",
-           path.string(), node.Mark().line + 1);
+      fail(ErrorKind::kUsage, "{}: found a value where a section of options is expected",
+           place_of(node, path));
     }
     std::vector<std::string> seen;
     for (const auto& entry : node) {
       if (!entry.first.IsScalar()) {
-        fail(ErrorKind::kUsage, "{}:{}: found a key that is not a word", path.string(),
-             entry.first.Mark().line + 1);
+        fail(ErrorKind::kUsage, "{}: found a key that is not a word", place_of(entry.first, path));
       }
       const auto key = entry.first.as<std::string>();
       const std::string name = prefix.empty() ? key : prefix + "." + key;
-      const std::string place = fmt::format("{}:{}", path.string(), entry.first.Mark().line + 1);
+      const std::string place = place_of(entry.first, path);
       if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
         fail(ErrorKind::kUsage, "{}: {} stands twice", place, name);
       }
       seen.push_back(key);
-      const std::optional<std::string> only_item =
-          holds_words(name) ? item_text(entry.second) : std::nullopt;
-      if (entry.second.IsMap() && only_item) {
-        set_values(name, {*only_item}, true, place);
+      const bool is_words = holds_words(name);
+      if (const auto step = step_word(entry.second); is_words && step) {
+        set_values(name, {*step}, true, place);
+      } else if (entry.second.IsMap() && is_words) {
+        fail(ErrorKind::kUsage, "{}: {} is a mapping, expected a list of texts, each in quotes",
+             place, name);
       } else if (entry.second.IsMap()) {
         self(self, entry.second, name);
       } else if (entry.second.IsSequence()) {
         std::vector<std::string> values;
         for (const auto& item : entry.second) {
-          const std::optional<std::string> value =
-              item.IsScalar() || holds_words(name) ? item_text(item) : std::nullopt;
-          if (!value) {
-            fail(ErrorKind::kUsage, "{}: {} holds something other than plain values", place, name);
-          }
-          values.push_back(*value);
+          values.push_back(item_text(item, name, is_words, path));
         }
         set_values(name, values, true, place);
       } else if (entry.second.IsScalar()) {

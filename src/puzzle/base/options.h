@@ -47,6 +47,10 @@ struct OptionField {
 // Pointers into the structs that were visited: keep those alive and in place.
 class OptionList {
  public:
+  // `advice` ends the message about an option that does not exist and is like none that does.
+  explicit OptionList(std::string advice = "docs/options.md lists all")
+      : advice_(std::move(advice)) {}
+
   void add(std::string_view name, bool& field, std::string_view help);
   void add(std::string_view name, std::int64_t& field, Range<std::int64_t> range,
            std::string_view help);
@@ -75,11 +79,12 @@ class OptionList {
   // Throws Error(kUsage): unknown name (with the nearest known one), wrong type, out of range.
   void set(const std::string& name, const std::string& text, const std::string& place);
 
-  // "name=value", as --set takes it.
-  void set_assignment(const std::string& assignment);
+  // "name=value", as --set takes it. Throws as set().
+  void set_assignment(const std::string& assignment, const std::string& place = "--set");
 
-  // Overwrites the fields named in a YAML file. In a list of words {word: value} stands for
-  // "wordvalue", alone or as an item. Throws Error(kUsage) with file and line.
+  // Overwrites the fields named in a YAML file. For a list of words {step: N} stands for "stepN",
+  // alone or as an item; other mappings are sections or mistakes. Throws Error(kUsage) with file
+  // and line.
   void load_yaml(const std::filesystem::path& path);
 
   // The resolved values as YAML that load_yaml reads back to the same bits.
@@ -96,6 +101,7 @@ class OptionList {
   void set_values(const std::string& name, const std::vector<std::string>& values, bool is_list,
                   const std::string& place);
 
+  std::string advice_;
   std::string prefix_;
   std::vector<OptionField> fields_;
 };

@@ -27,8 +27,8 @@ class TokenFileReader {
                                          const char* what) const;
 
   [[noreturn]] void fail_file(const std::string& found) const {
-    fail(ErrorKind::kFormat, "{}: {}, expected a whole token file; delete it to have it made again",
-         place_, found);
+    fail(ErrorKind::kFormat, "{}: {}, expected a whole token file; the run makes it again", place_,
+         found);
   }
 
  private:

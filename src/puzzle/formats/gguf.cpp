@@ -58,7 +58,7 @@ class GgufCursor {
     if (count > rest() / smallest_bytes) {
       fail(ErrorKind::kFormat,
            "{}: {} claims {} items at byte {}, the {} bytes that follow cannot hold them; is the "
-           "download complete?",
+           "file complete?",
            file_, what, count, position_, rest());
     }
   }
@@ -66,8 +66,8 @@ class GgufCursor {
   const std::byte* take(std::size_t size, const std::string& what) {
     if (size > rest()) {
       fail(ErrorKind::kFormat,
-           "{}: {} at byte {} needs {} bytes, the file has {} left; is the download complete?",
-           file_, what, position_, size, rest());
+           "{}: {} at byte {} needs {} bytes, the file has {} left; is the file complete?", file_,
+           what, position_, size, rest());
     }
     const std::byte* start = bytes_.data() + position_;
     position_ += size;

@@ -15,6 +15,8 @@ namespace puzzle {
 namespace {
 
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the reference reader's limit
+constexpr const char* kIncompleteAdvice =
+    "is the file complete? download it again, or delete it if puzzle wrote it";
 constexpr const char* kSafetensorsFileName = "model.safetensors";
 constexpr const char* kSafetensorsIndexName = "model.safetensors.index.json";
 
@@ -114,9 +116,8 @@ std::string_view find_header(std::span<const std::byte> bytes, const std::string
          length, kMaxHeaderBytes);
   }
   if (length > rest) {
-    fail(ErrorKind::kFormat,
-         "{}: the header claims {} bytes, the file has {} left; is the download complete?", file,
-         length, rest);
+    fail(ErrorKind::kFormat, "{}: the header claims {} bytes, the file has {} left; {}", file,
+         length, rest, kIncompleteAdvice);
   }
   const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + sizeof(length),
                                 length);
@@ -138,9 +139,8 @@ void check_extents(const std::vector<StoredTensor>& tensors, const std::vector<E
     }
     end = extents[i].end;
     if (end > data_bytes) {
-      fail(ErrorKind::kFormat,
-           "{}: tensor {} ends at {}, the data at {}; is the download complete?", file,
-           tensors[i].name, end, data_bytes);
+      fail(ErrorKind::kFormat, "{}: tensor {} ends at {}, the data at {}; {}", file,
+           tensors[i].name, end, data_bytes, kIncompleteAdvice);
     }
   }
   if (end != data_bytes) {

@@ -23,13 +23,12 @@ std::string_view table_name(RunTable table) {
 }
 
 SqliteFile open_file(const std::filesystem::path& path, RunDbMode mode) {
-  const std::string place = path.filename().string();
   if (mode == RunDbMode::kRead && !std::filesystem::exists(path)) {
     fail(ErrorKind::kIo, "{}: not found, expected the database of a run", path.string());
   }
   // Read-write also for readers: what a killed writer left behind has to be rolled back first.
   const int create = mode == RunDbMode::kWrite ? SQLITE_OPEN_CREATE : 0;
-  return {path.string(), place, SQLITE_OPEN_READWRITE | create};
+  return {path.string(), SQLITE_OPEN_READWRITE | create};
 }
 
 // A write-ahead log while the file is open for writing: one fsync a write instead of three, and

@@ -12,7 +12,7 @@
 // (`set_current`); list methods leave out rows of other keys.
 //
 // Errors: kIo (disk, lock), kFormat (not a run.db, other schema version, damaged), kNumeric (NaN).
-// Messages open with the file's name.
+// Messages open with the file's path, as given.
 #pragma once
 
 #include <cstdint>

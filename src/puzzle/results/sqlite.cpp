@@ -1,5 +1,7 @@
 #include "puzzle/results/sqlite.h"
 
+#include <utility>
+
 #include "puzzle/base/error.h"
 
 namespace puzzle {
@@ -9,15 +11,14 @@ constexpr int kBusyTimeoutMs = 30'000;
 
 }  // namespace
 
-SqliteFile::SqliteFile(const std::string& file, std::string place, int flags)
-    : place_(std::move(place)) {
+SqliteFile::SqliteFile(std::string path, int flags) : path_(std::move(path)) {
   sqlite3* handle = nullptr;
-  const int code = sqlite3_open_v2(file.c_str(), &handle, flags, nullptr);
+  const int code = sqlite3_open_v2(path_.c_str(), &handle, flags, nullptr);
   handle_.reset(handle);  // to be closed even where opening failed
   if (code != SQLITE_OK) {
     const char* reason = handle == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(handle);
     fail(ErrorKind::kIo, "{}: cannot be opened: {}; does the folder exist, may it be written?",
-         place_, reason);
+         path_, reason);
   }
   sqlite3_busy_timeout(handle, kBusyTimeoutMs);
 }
@@ -26,26 +27,26 @@ void SqliteFile::fail_sqlite(int code) const {
   const std::string reason = sqlite3_errmsg(handle());
   switch (code & 0xff) {
     case SQLITE_NOTADB:
-      fail(ErrorKind::kFormat, "{}: not an SQLite file, expected a run database", place_);
+      fail(ErrorKind::kFormat, "{}: not an SQLite file, expected a run database", path_);
     case SQLITE_CORRUPT:
-      fail(ErrorKind::kFormat, "{}: damaged ({}); restore it or start another run folder", place_,
+      fail(ErrorKind::kFormat, "{}: damaged ({}); restore it or start another run folder", path_,
            reason);
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
       fail(ErrorKind::kIo,
            "{}: locked by another process for more than {} s; is another run using "
            "this folder?",
-           place_, kBusyTimeoutMs / 1000);
+           path_, kBusyTimeoutMs / 1000);
     case SQLITE_FULL:
-      fail(ErrorKind::kIo, "{}: the disk is full; nothing recorded before is lost", place_);
+      fail(ErrorKind::kIo, "{}: the disk is full; nothing recorded before is lost", path_);
     case SQLITE_ERROR:
     case SQLITE_CONSTRAINT:
     case SQLITE_MISMATCH:
     case SQLITE_MISUSE:
     case SQLITE_RANGE:
-      fail(ErrorKind::kInternal, "{}: {}", place_, reason);
+      fail(ErrorKind::kInternal, "{}: {}", path_, reason);
     default:
-      fail(ErrorKind::kIo, "{}: {}", place_, reason);
+      fail(ErrorKind::kIo, "{}: {}", path_, reason);
   }
 }
 

@@ -12,14 +12,14 @@
 
 namespace puzzle {
 
-// An open file. Errors open with `place`.
+// An open file. Errors open with its path, as given.
 class SqliteFile {
  public:
   // `flags` are sqlite3_open_v2's. Throws Error(kIo).
-  SqliteFile(const std::string& file, std::string place, int flags);
+  SqliteFile(std::string path, int flags);
 
   [[nodiscard]] sqlite3* handle() const { return handle_.get(); }
-  [[nodiscard]] const std::string& place() const { return place_; }
+  [[nodiscard]] const std::string& place() const { return path_; }
   [[nodiscard]] bool in_transaction() const { return sqlite3_get_autocommit(handle()) == 0; }
 
   void execute(const std::string& sql) const;
@@ -34,7 +34,7 @@ class SqliteFile {
     void operator()(sqlite3* handle) const { sqlite3_close_v2(handle); }
   };
   std::unique_ptr<sqlite3, Closer> handle_;
-  std::string place_;
+  std::string path_;
 };
 
 // A prepared statement; parameters and columns are numbered from 0.
