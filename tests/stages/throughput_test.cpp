@@ -131,9 +131,34 @@ TEST(Throughput, WhatIsTimedIsNotTimedAgainForAnotherPrediction) {
   EXPECT_DOUBLE_EQ(*run.row("child").predicted_prefill_s, 0.5);
   EXPECT_DOUBLE_EQ(*run.row("child").predicted_generation_per_s, 16.0);
   EXPECT_FALSE(run.row("parent").predicted_prefill_s.has_value());
+}
+
+TEST(Throughput, AnotherOptionCostsOnlyWhatDependsOnIt) {
+  ThroughputRun run;
+  run.make();
+  const std::int64_t requests = run.num_requests();
   run.scenario.generated_tokens += 1;
   run.make();
-  EXPECT_EQ(run.num_requests(), 2 * requests);
+  EXPECT_EQ(run.num_requests() - requests, 2 * (1 + 3)) << "files are as good as they were";
+  run.options.log_prob_tokens = 16;
+  run.make();
+  EXPECT_EQ(run.quality("child", kLogProbs, "loss").count, 15);
+  EXPECT_EQ(run.quality("child", kHidden, "loss").count, 60);
+  std::map<std::string, int> made;
+  for (const StageRecord& record : run.db.stages_of("throughput", RowSet::kAll)) {
+    ++made[record.what];
+  }
+  EXPECT_EQ(made["times of 2 files"], 2);
+  EXPECT_EQ(made["hidden states of 2 files"], 1);
+  EXPECT_EQ(made["log-probabilities of 2 files"], 2);
+}
+
+TEST(Throughput, TheFileIsJudgedWithTheCacheItWasTimedWith) {
+  ThroughputRun run;
+  run.make();
+  run.scenario.cache_type = "q8_0";
+  run.make();
+  EXPECT_EQ(run.db.stages_of("throughput", RowSet::kAll).size(), 6U);
 }
 
 // log p of every token after `token` in the made-up hidden states, by the formula.

@@ -165,7 +165,7 @@ std::vector<std::string> doubtful_order(const std::vector<MeasuredCost>& rows) {
     for (auto smaller = sizes.begin(); smaller != sizes.end(); ++smaller) {
       for (auto larger = std::next(smaller); larger != sizes.end(); ++larger) {
         if (smaller->second->p10_s > larger->second->p90_s) {
-          doubts.push_back(fmt::format("{}: {:.3g} ms, but {} takes only {:.3g} ms",
+          doubts.push_back(fmt::format("{}: {:.4g} ms, but {} takes only {:.4g} ms",
                                        row_text(*smaller->second), 1e3 * smaller->second->seconds,
                                        larger->second->subblock, 1e3 * larger->second->seconds));
         }

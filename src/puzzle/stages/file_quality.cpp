@@ -30,7 +30,7 @@ LlamaServerOptions window_server(const LlamaServerOptions& options, const TokenP
 }
 
 // After the final norm: [windows · T, D].
-at::Tensor file_hidden(const JudgedFile& file, const TokenPart& part,
+at::Tensor file_hidden(const TimedFile& file, const TokenPart& part,
                        const LlamaServerOptions& options) {
   const LlamaServer server(file.file, window_server(options, part), LlamaServerMode::kHiddenStates);
   std::vector<at::Tensor> states;
@@ -43,7 +43,7 @@ at::Tensor file_hidden(const JudgedFile& file, const TokenPart& part,
 }
 
 // -log p of every label, 0 where there is none: [windows · T].
-at::Tensor file_losses(const JudgedFile& file, const TokenPart& part,
+at::Tensor file_losses(const TimedFile& file, const TokenPart& part,
                        const LlamaServerOptions& options) {
   const LlamaServer server(file.file, window_server(options, part));
   std::vector<at::Tensor> losses;
@@ -61,21 +61,21 @@ at::Tensor file_losses(const JudgedFile& file, const TokenPart& part,
 // Means over counted tokens with their standard errors over groups of windows.
 class MeanRows {
  public:
-  MeanRows(const char* task, const TokenPart& part)
-      : task_(task), units_(independent_units(part)) {}
+  MeanRows(const char* task, const TokenPart& part, std::string key)
+      : task_(task), key_(std::move(key)), units_(independent_units(part)) {}
 
-  void add(const JudgedFile& file, const std::string& metric, const at::Tensor& values_N,
+  void add(const TimedFile& file, const std::string& metric, const at::Tensor& values_N,
            const at::Tensor& counted_N) {
     RatioOfSums ratio(units_.count);
     ratio.add_windows(units_.unit_of_window, values_N, counted_N);
     const RatioOfSums::Result mean = ratio.result();
-    rows_.push_back(
-        {file.key, file.model, task_, metric, mean.value, mean.standard_error, mean.count});
+    rows_.push_back({key_, file.model, task_, metric, mean.value, mean.standard_error, mean.count});
   }
   [[nodiscard]] std::vector<EvaluationRow> take() { return std::move(rows_); }
 
  private:
   const char* task_;
+  std::string key_;
   WindowUnits units_;
   std::vector<EvaluationRow> rows_;
 };
@@ -86,15 +86,16 @@ at::Tensor labels_of(const TokenPart& part) {
 
 }  // namespace
 
-std::vector<EvaluationRow> hidden_state_quality(const std::vector<JudgedFile>& files,
+std::vector<EvaluationRow> hidden_state_quality(const std::vector<TimedFile>& files,
                                                 const TokenPart& part,
-                                                const LlamaServerOptions& server) {
-  MeanRows rows(kHiddenTask, part);
+                                                const LlamaServerOptions& server,
+                                                const std::string& key) {
+  MeanRows rows(kHiddenTask, part, key);
   const at::Tensor labels = labels_of(part);
   const at::Tensor labelled = labels.ge(0);
   const at::Tensor all = at::ones_like(labelled);
   std::optional<HeadInput> first;
-  for (const JudgedFile& file : files) {
+  for (const TimedFile& file : files) {
     const HeadInput input{file_hidden(file, part, server), gguf_head(file.file)};
     const TokenLosses losses = token_losses(first ? &*first : nullptr, input, labels);
     rows.add(file, "loss", losses.nll, labelled);
@@ -109,13 +110,13 @@ std::vector<EvaluationRow> hidden_state_quality(const std::vector<JudgedFile>& f
   return rows.take();
 }
 
-std::vector<EvaluationRow> log_prob_quality(const std::vector<JudgedFile>& files,
-                                            const TokenPart& part,
-                                            const LlamaServerOptions& server) {
-  MeanRows rows(kLogProbTask, part);
+std::vector<EvaluationRow> log_prob_quality(const std::vector<TimedFile>& files,
+                                            const TokenPart& part, const LlamaServerOptions& server,
+                                            const std::string& key) {
+  MeanRows rows(kLogProbTask, part, key);
   const at::Tensor labelled = labels_of(part).ge(0);
   std::optional<at::Tensor> first;
-  for (const JudgedFile& file : files) {
+  for (const TimedFile& file : files) {
     const at::Tensor losses = file_losses(file, part, server);
     rows.add(file, "loss", losses, labelled);
     if (first) {

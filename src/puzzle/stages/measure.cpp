@@ -17,6 +17,7 @@
 #include "puzzle/engine/width_costs.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/results/machine.h"
+#include "puzzle/stages/measure_engines.h"
 #include "puzzle/stages/weight_types.h"
 
 namespace puzzle {
@@ -137,7 +138,7 @@ std::vector<MeasuredCost> as_measured(const std::vector<CostRow>& rows) {
 StackCosts costs_of_engine(const RunContext& context, const LoadedModel& parent,
                            const SearchSpace& space, const Scenario& scenario,
                            const MeasureOptions& options, const TimedEngine& engine,
-                           const std::string& key) {
+                           const std::string& key, const KeepStep& keep_step) {
   if (options.engine == kTable) {
     return {load_cost_table(options.table).rows, 0.0, {}};
   }
@@ -146,18 +147,24 @@ StackCosts costs_of_engine(const RunContext& context, const LoadedModel& parent,
   }
   StackCosts costs =
       options.engine == kNative
-          ? measure_native(parent, space, scenario, options, engine.timing)
-          : measure_llama_server(context, parent, space, scenario, options, engine, key);
+          ? measure_native(parent, space, scenario, options, engine.timing, keep_step)
+          : measure_llama_server(context, parent, space, scenario, options, engine, key, keep_step);
   interpolate_widths(costs.rows, ffn_widths(distinct_subblocks(space)));
   return costs;
 }
 
-void warn_of_doubts(const MeasureResult& result) {
+// One by one when they are new; they are on record then.
+void warn_of_doubts(const MeasureResult& result, bool is_new) {
   if (result.doubts.empty()) {
     return;
   }
+  if (!is_new) {
+    log_warning("measure: the times measured earlier are doubted in {} places (run.db)",
+                result.doubts.size());
+    return;
+  }
   log_warning(
-      "measure: {} doubts about {} times in {}; was the machine busy? Raise "
+      "measure: {} comparisons of {} times in {} are doubtful; was the machine busy? Raise "
       "timing.samples and timing.max_rounds, or run measure again in another run folder:",
       result.doubts.size(), result.rows.size(), result.engine);
   constexpr std::size_t kMostShown = 12;
@@ -193,6 +200,11 @@ void warn_of_extrapolation(const MeasureResult& result, const SearchSpace& space
 }
 
 void check_table(const std::string& path, const SearchSpace& space, const Scenario& scenario) {
+  if (path.empty()) {
+    fail(ErrorKind::kUsage,
+         "measure.table is empty; name a file of times for measure.engine=table (docs/formats.md, "
+         "puzzle-costs)");
+  }
   const CostModel table(load_cost_table(path).rows, path);
   const DistinctSubblocks distinct = distinct_subblocks(space);
   std::vector<std::string> names = {std::string(kFixedSubblock)};
@@ -305,42 +317,43 @@ MeasureResult measure(RunContext& context, const LoadedModel& parent, const Sear
   result.engine = options.engine;
 
   // Measured seconds differ between processes: rank 0 measures, and searches with them.
-  if (context.communicator.is_first()) {
+  lead_alone(context.communicator, [&](const KeepStep& keep_step) {
     check_measure(options, space, scenario, parent.path);
     std::string version;
     if (options.engine == kLlamaServer) {
       version = find_llama_server_version(engine.llama_server);
       put_engine_version(context.db, version);
     }
-    result.key = measure_key(context, parent, space, scenario, options, engine, version);
-    if (const auto record = context.db.find_stage(result.key)) {
+    const std::string key = measure_key(context, parent, space, scenario, options, engine, version);
+    const auto record = context.db.find_stage(key);
+    if (record) {
       const Json detail = parse_json(record->detail_json, "run.db: measure");
       result.worst_residual = detail.value("worst_residual", 0.0);
       result.doubts = detail.value("doubts", std::vector<std::string>());
     } else {
       const StackCosts costs =
-          costs_of_engine(context, parent, space, scenario, options, engine, result.key);
+          costs_of_engine(context, parent, space, scenario, options, engine, key, keep_step);
       result.worst_residual = costs.worst_residual;
       result.doubts = costs.doubts;
       RunTransaction transaction(context.db);
-      context.db.put(as_cost_rows(costs.rows, result.key, options.engine));
+      context.db.put(as_cost_rows(costs.rows, key, options.engine));
       context.db.put(
-          {.key = result.key,
+          {.key = key,
            .stage = "measure",
            .what = options.engine,
            .seconds = watch.seconds(),
            .detail_json =
                Json{{"worst_residual", costs.worst_residual}, {"doubts", costs.doubts}}.dump()});
       transaction.commit();
+      remove_llama_server_passes(context, scenario, key);
     }
-    result.rows = as_measured(context.db.costs_of(result.key));
+    result.rows = as_measured(context.db.costs_of(key));
     if (role == MeasureRole::kRun) {
-      context.db.set_current(RunTable::kCosts, "measure", {result.key});
+      context.db.set_current(RunTable::kCosts, "measure", {key});
     }
-    warn_of_doubts(result);
+    warn_of_doubts(result, !record);
     warn_of_extrapolation(result, space, scenario);
-  }
-  context.communicator.barrier();
+  });
   return result;
 }
 

@@ -10,7 +10,6 @@
 #include "puzzle/arch/search_space.h"
 #include "puzzle/engine/measured_cost.h"
 #include "puzzle/engine/roofline.h"
-#include "puzzle/engine/stack_measurement.h"
 #include "puzzle/engine/timed_engine.h"
 #include "puzzle/stages/run_context.h"
 
@@ -37,7 +36,6 @@ struct MeasureOptions {
 };
 
 struct MeasureResult {
-  std::string key;  // of the rows, also in run.db
   std::string engine;
   std::vector<MeasuredCost> rows;   // rank 0's; empty on others
   double worst_residual = 0.0;      // of StackCosts; 0 where nothing was timed
@@ -73,15 +71,5 @@ struct DistinctSubblocks {
 // Prompt lengths to measure at, ascending.
 [[nodiscard]] std::vector<std::int64_t> measured_contexts(const Scenario& scenario,
                                                           const MeasureOptions& options);
-
-// The engines that run something; used by measure().
-[[nodiscard]] StackCosts measure_native(const LoadedModel& parent, const SearchSpace& space,
-                                        const Scenario& scenario, const MeasureOptions& options,
-                                        const TimingPolicy& timing);
-// `key`: of the measurement, for its files in the run folder.
-[[nodiscard]] StackCosts measure_llama_server(const RunContext& context, const LoadedModel& parent,
-                                              const SearchSpace& space, const Scenario& scenario,
-                                              const MeasureOptions& options,
-                                              const TimedEngine& engine, const std::string& key);
 
 }  // namespace puzzle

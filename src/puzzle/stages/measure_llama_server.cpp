@@ -18,7 +18,7 @@
 #include "puzzle/engine/llama_server.h"
 #include "puzzle/results/machine.h"
 #include "puzzle/stages/gguf_export.h"
-#include "puzzle/stages/measure.h"
+#include "puzzle/stages/measure_engines.h"
 #include "puzzle/stages/weight_types.h"
 
 namespace puzzle {
@@ -245,6 +245,10 @@ StackSamples load_samples(const std::filesystem::path& file) {
                                                 : StackSamples{};
 }
 
+std::filesystem::path files_prefix(const RunContext& context, const std::string& key) {
+  return context.folder / "measure" / key.substr(0, 16);
+}
+
 // The passes made so far at one batch size.
 std::filesystem::path samples_file(const std::filesystem::path& prefix, std::int64_t batch) {
   return prefix.string() + fmt::format("-b{}.json", batch);
@@ -255,7 +259,8 @@ std::filesystem::path samples_file(const std::filesystem::path& prefix, std::int
 StackCosts measure_batch(const std::vector<Architecture>& stacks, const StackFiles& files,
                          const std::filesystem::path& samples, std::int64_t vocab_size,
                          const Scenario& scenario, std::int64_t batch,
-                         const MeasureOptions& options, const TimedEngine& engine) {
+                         const MeasureOptions& options, const TimedEngine& engine,
+                         const KeepStep& keep_step) {
   std::vector<ServerPoint> points;
   StackPlan plan;
   for (const std::int64_t prompt : measured_contexts(scenario, options)) {
@@ -288,7 +293,10 @@ StackCosts measure_batch(const std::vector<Architecture>& stacks, const StackFil
       return seconds;
     });
   };
-  const auto keep = [&](const StackSamples& made) { save_json(samples, made); };
+  const auto keep = [&](const StackSamples& made) {
+    save_json(samples, made);
+    keep_step();
+  };
   return measure_stacks(plan, engine.timing, {.time = time, .after_pass = keep},
                         load_samples(samples));
 }
@@ -298,11 +306,11 @@ StackCosts measure_batch(const std::vector<Architecture>& stacks, const StackFil
 StackCosts measure_llama_server(const RunContext& context, const LoadedModel& parent,
                                 const SearchSpace& space, const Scenario& scenario,
                                 const MeasureOptions& options, const TimedEngine& engine,
-                                const std::string& key) {
+                                const std::string& key, const KeepStep& keep_step) {
   const c10::NoGradGuard no_grad;
   const std::vector<Architecture> stacks = stacks_to_time(
       timed_subblocks(space, options), parent.weights.spec.layers.front(), options.stack_layers);
-  const std::filesystem::path prefix = context.folder / "measure" / key.substr(0, 16);
+  const std::filesystem::path prefix = files_prefix(context, key);
   const std::int64_t context_tokens =
       context_of(measured_contexts(scenario, options).back(), options);
   const StackFiles files(parent, stacks, context_tokens, prefix,
@@ -311,7 +319,7 @@ StackCosts measure_llama_server(const RunContext& context, const LoadedModel& pa
   for (const std::int64_t batch : scenario.batch) {
     const StackCosts more =
         measure_batch(stacks, files, samples_file(prefix, batch), parent.weights.spec.vocab_size,
-                      scenario, batch, options, engine);
+                      scenario, batch, options, engine, keep_step);
     log_info(
         "measure: llama-server, batch {}, {} stacks; a stack's time is off by {:.1f} % at most",
         batch, stacks.size(), 100.0 * more.worst_residual);
@@ -319,10 +327,15 @@ StackCosts measure_llama_server(const RunContext& context, const LoadedModel& pa
     costs.doubts.insert(costs.doubts.end(), more.doubts.begin(), more.doubts.end());
     costs.worst_residual = std::max(costs.worst_residual, more.worst_residual);
   }
-  for (const std::int64_t batch : scenario.batch) {
-    std::filesystem::remove(samples_file(prefix, batch));
-  }
   return costs;
+}
+
+void remove_llama_server_passes(const RunContext& context, const Scenario& scenario,
+                                const std::string& key) {
+  for (const std::int64_t batch : scenario.batch) {
+    std::error_code ignored;
+    std::filesystem::remove(samples_file(files_prefix(context, key), batch), ignored);
+  }
 }
 
 }  // namespace puzzle

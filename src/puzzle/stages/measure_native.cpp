@@ -11,7 +11,7 @@
 
 #include "puzzle/base/log.h"
 #include "puzzle/model/decoder.h"
-#include "puzzle/stages/measure.h"
+#include "puzzle/stages/measure_engines.h"
 #include "puzzle/tensor/device.h"
 
 namespace puzzle {
@@ -182,7 +182,7 @@ class NativeTimer {
 
 StackCosts measure_native(const LoadedModel& parent, const SearchSpace& space,
                           const Scenario& scenario, const MeasureOptions& options,
-                          const TimingPolicy& timing) {
+                          const TimingPolicy& timing, const KeepStep& keep_step) {
   const c10::NoGradGuard no_grad;
   std::vector<StackPoint> points;
   for (const std::int64_t batch : scenario.batch) {
@@ -194,7 +194,8 @@ StackCosts measure_native(const LoadedModel& parent, const SearchSpace& space,
   log_info("measure: native on {}", describe_device(parent.weights.embedding.device()));
   NativeTimer timer(parent, timed_subblocks(space, options), points, options.stack_layers);
   return measure_stacks(timer.plan(), timing,
-                        {.time = [&timer](std::size_t stack) { return timer.time(stack); }});
+                        {.time = [&timer](std::size_t stack) { return timer.time(stack); },
+                         .after_pass = [&](const StackSamples&) { keep_step(); }});
 }
 
 }  // namespace puzzle

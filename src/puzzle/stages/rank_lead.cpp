@@ -50,4 +50,12 @@ Json RankLead::run(const std::function<Json()>& lead) {
   }
 }
 
+void lead_alone(Communicator& communicator, const std::function<void(const KeepStep&)>& work) {
+  RankLead lead(communicator, [](const Json&) { return Json(); });
+  (void)lead.run([&] {
+    work([&] { (void)lead.together(Json()); });
+    return Json();
+  });
+}
+
 }  // namespace puzzle

@@ -33,4 +33,11 @@ class RankLead {
   bool is_broken_ = false;  // the others may not be listening any more
 };
 
+// What rank 0 calls now and then while it works alone: the others wait from one call to the next,
+// each time at most communicator.timeout_s.
+using KeepStep = std::function<void()>;
+
+// On all ranks: rank 0 runs `work`, the others wait. Its Error is every rank's.
+void lead_alone(Communicator& communicator, const std::function<void(const KeepStep&)>& work);
+
 }  // namespace puzzle

@@ -16,6 +16,7 @@
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/results/throughput_rows.h"
+#include "puzzle/stages/rank_lead.h"
 #include "puzzle/stages/timed_files.h"
 #include "puzzle/stages/weight_types.h"
 
@@ -142,7 +143,8 @@ std::vector<std::string> keys_of(const std::vector<TablePoint>& points,
 }
 
 void time_point(RunContext& context, const TablePoint& point, const TokenPart& text,
-                const TimedEngine& engine, const std::string& key, Progress& progress) {
+                const TimedEngine& engine, const std::string& key, Progress& progress,
+                const KeepStep& keep_step) {
   std::int64_t left = point.work_per_run() * most_runs(engine.timing, point.files.size());
   if (!context.db.has_stage(key)) {
     const Stopwatch watch;
@@ -150,6 +152,7 @@ void time_point(RunContext& context, const TablePoint& point, const TokenPart& t
         point.files, point.scenario, text, engine, "scenarios, " + point.name(), key, [&] {
           progress.advance(point.work_per_run(), point.name());
           left -= point.work_per_run();
+          keep_step();
         });
     RunTransaction transaction(context.db);
     context.db.put(rows);
@@ -226,29 +229,24 @@ void measure_scenarios(RunContext& context, const LoadedModel& parent,
   const c10::NoGradGuard no_grad;
   const std::vector<Workload> workloads = options.workloads();
   std::optional<Predictor> predictor;
-  if (options.predict) {  // on all ranks: it ends with a barrier
+  if (options.predict) {  // on all ranks, as measure() is
     predictor.emplace(context, parent, models, scenario, options, std::move(measure_options),
                       engine);
   }
-  std::vector<TablePoint> points;  // rank 0's, as the costs behind the predictions are
-  std::vector<std::string> keys;
-  std::optional<Progress> progress;
-  if (context.communicator.is_first()) {
+  lead_alone(context.communicator, [&](const KeepStep& keep_step) {
+    std::vector<TablePoint> points;
     std::int64_t work = 0;
     for (const Workload& workload : workloads) {
       points.push_back(make_point(models, workload, scenario, predictor));
       work += points.back().work_per_run() * most_runs(engine.timing, models.size());
     }
-    keys = keys_of(points, models, text, engine, context.db);
+    const std::vector<std::string> keys = keys_of(points, models, text, engine, context.db);
     context.db.set_current(RunTable::kThroughput, kScenarioScope, keys);
-    progress.emplace("scenarios", work, "tokens at most");
-  }
-  for (std::size_t i = 0; i < workloads.size(); ++i) {
-    if (progress) {
-      time_point(context, points[i], text, engine, keys[i], *progress);
+    Progress progress("scenarios", work, "tokens at most");
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      time_point(context, points[i], text, engine, keys[i], progress, keep_step);
     }
-    context.communicator.barrier();  // each, so that no rank waits for the whole table at once
-  }
+  });
 }
 
 }  // namespace puzzle

@@ -50,8 +50,7 @@ struct FileTimes {
 
 LlamaServerOptions server_for(const TimedFile& file, const Scenario& scenario,
                               const LlamaServerOptions& options) {
-  LlamaServerOptions server = options;
-  server.cache_type = scenario.cache_type;
+  LlamaServerOptions server = scenario_server(options, scenario);
   server.parallel = std::max(server.parallel, file.batch);
   server.context_tokens =
       std::max(server.context_tokens, scenario.prompt_tokens + scenario.generated_tokens + 8);
@@ -133,6 +132,12 @@ ThroughputRow as_row(const TimedFile& file, const FileTimes& times, const Scenar
 
 }  // namespace
 
+LlamaServerOptions scenario_server(const LlamaServerOptions& options, const Scenario& scenario) {
+  LlamaServerOptions server = options;
+  server.cache_type = scenario.cache_type;
+  return server;
+}
+
 std::vector<ThroughputRow> time_files(const std::vector<TimedFile>& files, const Scenario& scenario,
                                       const TokenPart& text, const TimedEngine& engine,
                                       const std::string& stage, const std::string& key,
@@ -174,9 +179,7 @@ void add_timing_to_key(KeyBuilder& key, const std::vector<TimedFile>& files,
   }
   key.add("prompt_tokens", scenario.prompt_tokens);
   key.add("generated_tokens", scenario.generated_tokens).add("text", text.content_key());
-  LlamaServerOptions server = engine.llama_server;
-  server.cache_type = scenario.cache_type;
-  add_to_key(key, server);
+  add_to_key(key, scenario_server(engine.llama_server, scenario));
   add_options_to_key(key, engine.timing);
   key.add("llama.cpp", engine_version).add("machine", to_json(read_machine()).dump());
 }

@@ -26,6 +26,10 @@ struct TimedFile {
   std::int64_t batch = 1;
 };
 
+// The server that a scenario is about: with its type of KV cache.
+[[nodiscard]] LlamaServerOptions scenario_server(const LlamaServerOptions& options,
+                                                 const Scenario& scenario);
+
 // Times prefill and generation of every file with the scenario's prompt and generation lengths, the
 // files in turn so that drift of a shared machine hits all alike, in rounds by the timing policy (a
 // round is as noisy as the noisiest file). Prompts are text of `text`, from its beginning again
