@@ -72,6 +72,33 @@ TEST(Compare, CellsHaveOneFolder) {
                       "the folder of all cells is the grid's `run`, or --run");
 }
 
+TEST(Compare, AWrongSettingIsNamedWhereItStands) {
+  GridFile file;
+  const std::string path = (file.folder / "grid.yaml").string();
+  write_text_file(file.folder / "base.yaml", "model: a.gguf\n");
+  CompareGrid grid =
+      file.load("recipe: base.yaml\ncells: [a, \"b: train_chld=false\", \"c: seed\"]");
+  EXPECT_PUZZLE_ERROR((void)cell_recipe(grid, grid.cells[1]), ErrorKind::kUsage,
+                      path + ": cell b: there is no option train_chld");
+  EXPECT_PUZZLE_ERROR((void)cell_recipe(grid, grid.cells[2]), ErrorKind::kUsage,
+                      path + ": cell c: 'seed', expected name=value");
+  grid.options.set = {"threads=2", "threds=2"};
+  EXPECT_PUZZLE_ERROR((void)cell_recipe(grid, grid.cells[0]), ErrorKind::kUsage,
+                      path + ": set: there is no option threds");
+  grid.num_command_settings = 1;
+  EXPECT_PUZZLE_ERROR((void)cell_recipe(grid, grid.cells[0]), ErrorKind::kUsage,
+                      "--set: there is no option threds");
+  EXPECT_PUZZLE_ERROR((void)file.load("recipe: base.yaml\ncells: [\"a: compress.x=1\"]"),
+                      ErrorKind::kUsage, path + ": cell a: there is no option compress.x");
+}
+
+TEST(Compare, ACellWithoutAParentIsRefusedLikeARun) {
+  GridFile file;
+  write_text_file(file.folder / "base.yaml", "seed: 3\n");
+  EXPECT_PUZZLE_ERROR(check_cell_recipes(file.load("recipe: base.yaml\ncells: [a]")),
+                      ErrorKind::kUsage, "cell a: recipe: model is empty; name the parent");
+}
+
 TEST(Compare, TheProjectsGridsAreSound) {
   const std::filesystem::path folder = std::filesystem::path(PUZZLE_SOURCE_DIR) / "recipes/grids";
   std::size_t cells = 0;
@@ -104,12 +131,17 @@ TEST(Compare, MistakesInAGridAreNamed) {
   refused("cells: [a]", "expected recipe");
   refused("recipe: base.yaml", "cells to compare");
   refused("recipe: base.yaml\ncells: [\"a/b: seed=1\"]", "'a/b' is no name");
+  refused("recipe: base.yaml\ncells: [parent]", "call it something else");
   refused("recipe: base.yaml\ncells: [a, \"a: seed=1\"]", "'a' stands twice");
   refused("recipe: base.yaml\ncells: [a]\nreference: b", "'b' is none of the cells");
-  refused("recipe: base.yaml\ncells: [a, \"b vs c: seed=1\"]", "'c' is none of the cells");
+  refused("recipe: base.yaml\ncells: [a, \"b vs c: seed=1\"]",
+          "grid.yaml: cell b: vs: 'c' is none of the cells");
   refused("recipe: base.yaml\ncells: [\"a: compress.method=zip\"]", "wanda-2of4");
   refused("recipe: base.yaml\ncells: [\"a: communicator.timeout_s=1\"]", "give it in set");
   refused("recipe: base.yaml\ncell: [a]", "cell");
+  refused("recipe: base.yaml\ncells:\n  - ours: seed=1\n", "grid.yaml:3: cells holds the mapping");
+  refused("seed: 1\ntrain_blocks: false\n", "grid.yaml: is a recipe, expected a grid");
+  refused("train_blocks: false\ncells: [a]\n", "`puzzle compare --help` shows what a grid holds");
 }
 
 ComparedGrid made_up_grid() {
@@ -140,8 +172,9 @@ TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
   EXPECT_THAT(page, HasSubstr("| ours | 0.3750 ± "));
   EXPECT_THAT(page, HasSubstr("| 1 | 0.000 | 0.750 | 12.5 |"));
   EXPECT_THAT(page, HasSubstr("| 2.000 [1.774, 2.226] |"));
-  EXPECT_THAT(page, HasSubstr("| none | no child meets the budgets |"));
-  EXPECT_THAT(page, HasSubstr("| later | not run yet |"));
+  // Rows without numbers are as wide as the table: there is one metric.
+  EXPECT_THAT(page, HasSubstr("| none | no child meets the budgets | - | - | - | - | - |\n"));
+  EXPECT_THAT(page, HasSubstr("| later | not run yet | - | - | - | - | - |\n"));
   EXPECT_THAT(page, HasSubstr("base.yaml; `threads=2`."));
   EXPECT_THAT(page, HasSubstr("- other, against ours: `seed=1`"));
   EXPECT_THAT(page, HasSubstr(", in `children/ours`"));
@@ -169,6 +202,10 @@ TEST(Compare, OfWhatIsRecordedOnlyCellsOfTheSameRecipeCount) {
   };
   const CompareGrid grid = load("model: a.gguf\n", "threads=2");
   EXPECT_TRUE(recorded_compare(grid).cells.empty()) << "no run.db yet";
+  CompareGrid wrong = grid;
+  wrong.cells[1].settings = {"sead=1"};
+  EXPECT_PUZZLE_ERROR((void)recorded_compare(wrong), ErrorKind::kUsage,
+                      "cell other: there is no option sead");
   RunDb db(file.folder / "run.db");
   Comparison recorded = recorded_compare(grid);
   for (const CompareCell& cell : grid.cells) {

@@ -4,10 +4,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "e2e/tiny_run.h"
 #include "puzzle/app/pipeline.h"
 #include "puzzle/arch/cost.h"
+#include "puzzle/base/folder_lock.h"
 
 namespace puzzle {
 namespace {
@@ -140,6 +142,50 @@ TEST(Run, ScarceTextToTrainOnIsNamed) {
   const ProgramResult none = run_program(words);
   EXPECT_EQ(none.exit_code, 2);
   EXPECT_THAT(none.err, HasSubstr("lower data.*_tokens"));
+}
+
+TEST(Run, AFolderIsOneProcesss) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  const fs::path run = folder / "run";
+  make_folder(run);
+  const auto words = test::run_arguments("init-library", folder.path(), run);
+  {
+    const FolderLock held(run);
+    const ProgramResult refused = run_program(words);
+    EXPECT_EQ(refused.exit_code, 4);
+    EXPECT_THAT(refused.err, HasSubstr(fmt::format("process {} of ", ::getpid())));
+    EXPECT_FALSE(fs::exists(run / "run.db"));
+    write_text_file(run / "run.db", "");
+    EXPECT_EQ(run_program({"clean", run.string(), "--force"}).exit_code, 4);
+  }
+  EXPECT_EQ(run_program(words).exit_code, 0);
+}
+
+TEST(Run, QuestionsThatCannotBeReadShowBeforeAnyWork) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  write_text_file(folder / "pairs.jsonl", "{\"sentence_good\": \"no bad one\"}\n");
+  auto words = test::run_arguments("run", folder.path(), folder / "run");
+  test::add_settings(words, {"evaluate.minimal_pairs=[" + (folder / "pairs.jsonl").string() + "]"});
+  const ProgramResult refused = run_program(words);
+  EXPECT_EQ(refused.exit_code, 3);
+  EXPECT_THAT(refused.err, HasSubstr("pairs.jsonl:1"));
+  EXPECT_FALSE(fs::exists(folder / "run/library"));
+}
+
+TEST(Run, TheSearchSaysWhatItChose) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  auto words = test::run_arguments("search", folder.path(), folder / "run");
+  const ProgramResult found = run_program(words);
+  ASSERT_EQ(found.exit_code, 0) << found.err;
+  EXPECT_THAT(found.err, HasSubstr("search: child: 0"));
+  EXPECT_THAT(found.err, ::testing::Not(HasSubstr("the parent itself")));
+  test::add_settings(words, {"search.budgets=[parameters <= 2x]"});
+  const ProgramResult parent = run_program(words);
+  ASSERT_EQ(parent.exit_code, 0) << parent.err;
+  EXPECT_THAT(parent.err, HasSubstr("the parent itself is within the budgets (parameters <= 2x)"));
 }
 
 TEST(Run, CleanRemovesWhatAFinishedRunNoLongerNeedsAndNothingOfAnother) {

@@ -229,6 +229,13 @@ TEST(Checkpoint, ALlama2cFileOfAnotherLengthIsRefused) {
 TEST(Checkpoint, RefusesWhatIsNoModel) {
   const test::TempDir folder;
   EXPECT_PUZZLE_ERROR((void)load_model_spec(folder / "absent"), ErrorKind::kIo, "no such file");
+  EXPECT_PUZZLE_ERROR((void)load_model_spec(folder.path()), ErrorKind::kIo, "holds no model");
+  std::ofstream(folder / "run.db") << "x";
+  EXPECT_PUZZLE_ERROR((void)load_model_spec(folder.path()), ErrorKind::kIo,
+                      "children are made below " + (folder / "children").string());
+  std::filesystem::create_directories(folder / "children/child");
+  EXPECT_PUZZLE_ERROR((void)load_model(folder.path(), at::kFloat), ErrorKind::kIo,
+                      "its child is in " + (folder / "children/child").string());
   std::ofstream(folder / "model.pt") << "x";
   EXPECT_PUZZLE_ERROR((void)load_model_spec(folder / "model.pt"), ErrorKind::kUsage, ".gguf");
   std::ofstream(folder / "model.bin") << "too short";

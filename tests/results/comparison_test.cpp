@@ -29,6 +29,9 @@ TEST(Comparison, RatiosArePairedUnitByUnit) {
   ComparedCell elsewhere = comparison.cells[1];
   elsewhere.unit_tokens[0] = 11.0;
   EXPECT_FALSE(elsewhere.kl_ratio_to(comparison.cells[0]).has_value());
+  ComparedCell other_text = comparison.cells[1];
+  other_text.text = "another corpus, as long";
+  EXPECT_FALSE(other_text.kl_ratio_to(comparison.cells[0]).has_value());
 }
 
 TEST(Comparison, ACellMayHaveAReferenceOfItsOwn) {

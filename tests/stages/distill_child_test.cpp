@@ -259,6 +259,14 @@ TEST(DistillChild, ADivergingRunKeepsTheChildItGot) {
   }
 }
 
+TEST(DistillChild, LossesThatAreNotFiniteSayWhatToLower) {
+  DistilledRun run;
+  DistillChildOptions options = usual_options();
+  options.adamw.learning_rate = 1e25;
+  EXPECT_PUZZLE_ERROR((void)run.run(options), ErrorKind::kNumeric, "before step 5 the loss is nan");
+  EXPECT_FALSE(std::filesystem::exists(run.folder / "children/child"));
+}
+
 TEST(DistillChild, AFinishedRunIsNotDoneAgain) {
   DistilledRun run;
   const DistillChildResult first = run.run(usual_options());

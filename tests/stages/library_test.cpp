@@ -98,7 +98,7 @@ TEST(Library, RefusesBrokenFilesByName) {
       {"block/kv1/weight", "block 'kv1'"},
       {"block/kv1/w/weight", "FFN variant 'w'"},
       {"ffn/w32/weight", "there is no tensor ffn/w32/post_attention_layernorm.weight"},
-      {"ffn/linear/mlp.linear_mlp.weight", "another shape", {64, 65}},
+      {"ffn/linear/mlp.linear_mlp.weight", "is [64, 65], expected [64, 64]", {64, 65}},
   };
   for (const Case& broken : cases) {
     SCOPED_TRACE(broken.tensor);
@@ -167,7 +167,7 @@ TEST(Library, RefusesBrokenNestedWidths) {
   library = nested_library(broken.spec);
   library.nested->basis = library.nested->basis.narrow(0, 0, 100).clone();
   save_layer_library(broken.file, library);
-  refused("nested/w40/mlp.down_basis has another shape");
+  refused("nested/w40/mlp.down_basis is [100], expected [820]");
   write_library_tensors(broken.file, {{"nested/linear/mlp.linear_mlp.weight", at::ones({4})}});
   refused("expected a width");
 }

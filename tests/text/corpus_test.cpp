@@ -191,6 +191,17 @@ TEST(Corpus, RefusesWhatItCannotRead) {
                       "expected a name ending in .txt");
 }
 
+TEST(Corpus, SaysOnceThatAFileIsInAnotherEncoding) {
+  const test::TempDir folder;
+  write_text_file(folder / "a.txt", "caf\xe9 au lait\n\nna\xefve\n");
+  testing::internal::CaptureStderr();
+  const auto documents = read_all({.path = folder / "a.txt"}, {.split = DocumentSplit::kBlankLine});
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(documents.size(), 2U);
+  EXPECT_NE(log.find("a.txt: a document is not UTF-8 (0xe9 at byte 3 of it)"), std::string::npos);
+  EXPECT_EQ(log.find("0xef"), std::string::npos);
+}
+
 TEST(Corpus, ParsesSources) {
   const CorpusSource plain = parse_corpus_source("data/x.txt");
   EXPECT_EQ(plain.path, "data/x.txt");

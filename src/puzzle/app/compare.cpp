@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "puzzle/app/compare_cell.h"
+#include "puzzle/app/pipeline.h"
 #include "puzzle/app/validate.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
@@ -24,7 +25,11 @@ bool is_compress_setting(const std::string& setting) {
   return setting.starts_with(std::string(kCompressSection) + ".");
 }
 
-CompareCell parse_cell(const std::string& text) {
+std::string cell_place(const std::filesystem::path& file, const std::string& cell) {
+  return fmt::format("{}: cell {}", file.string(), cell);
+}
+
+CompareCell parse_cell(const std::string& text, const std::filesystem::path& file) {
   const std::size_t colon = text.find(':');
   CompareCell cell;
   cell.name = trim(std::string_view(text).substr(0, colon));
@@ -42,7 +47,7 @@ CompareCell parse_cell(const std::string& text) {
   list.section(kCompressSection, cell.compress);
   for (const std::string& setting : cell.settings) {
     if (is_compress_setting(setting)) {
-      list.set_assignment(setting);
+      list.set_assignment(setting, cell_place(file, cell.name));
     }
   }
   return cell;
@@ -70,6 +75,10 @@ void check_cells(const CompareGrid& grid) {
           "digits, '-', '_' and '.'",
           file, cell.name);
     }
+    if (cell.name == "parent") {
+      fail(ErrorKind::kUsage,
+           "{}: cells: 'parent' is what every cell is compared with; call it something else", file);
+    }
     if (!names.insert(cell.name).second) {
       fail(ErrorKind::kUsage, "{}: cells: '{}' stands twice", file, cell.name);
     }
@@ -77,20 +86,20 @@ void check_cells(const CompareGrid& grid) {
   for (const CompareCell& cell : grid.cells) {
     for (const std::string& setting : cell.settings) {
       if (setting.starts_with("communicator.")) {
-        fail(ErrorKind::kUsage, "{}: cell {}: {} is of the whole command; give it in set", file,
-             cell.name, setting);
+        fail(ErrorKind::kUsage, "{}: {} is of the whole command; give it in set",
+             cell_place(grid.file, cell.name), setting);
       }
     }
   }
-  const auto check_reference = [&](const std::string& reference) {
+  const auto check_reference = [&](const std::string& place, const std::string& reference) {
     if (!names.contains(reference)) {
-      fail(ErrorKind::kUsage, "{}: reference: '{}' is none of the cells", file, reference);
+      fail(ErrorKind::kUsage, "{}: '{}' is none of the cells", place, reference);
     }
   };
-  check_reference(grid.options.reference);
+  check_reference(file + ": reference", grid.options.reference);
   for (const CompareCell& cell : grid.cells) {
     if (!cell.reference.empty()) {
-      check_reference(cell.reference);
+      check_reference(cell_place(grid.file, cell.name) + ": vs", cell.reference);
     }
   }
 }
@@ -123,7 +132,15 @@ const ComparedCell* find_key(const std::vector<ComparedCell>& cells, const std::
   return found == cells.end() ? nullptr : &*found;
 }
 
-// What there is so far; of cells that are still to come, what an earlier run left.
+// Cells that no child satisfies are of no text.
+bool is_of_text_of(const ComparedCell& cell, const std::vector<ComparedCell>& others) {
+  return cell.text.empty() || std::ranges::all_of(others, [&](const ComparedCell& other) {
+           return other.text.empty() || other.text == cell.text;
+         });
+}
+
+// What there is so far; of cells that are still to come, what an earlier run left, unless the files
+// behind the recipe's paths hold something else now.
 void record(const CompareGrid& grid, const Comparison& made, const Comparison& earlier) {
   const std::filesystem::path file = database_of(grid);
   if (!std::filesystem::exists(file)) {
@@ -131,7 +148,7 @@ void record(const CompareGrid& grid, const Comparison& made, const Comparison& e
   }
   Comparison comparison = made;
   for (const ComparedCell& cell : earlier.cells) {
-    if (find_key(made.cells, cell.key) == nullptr) {
+    if (find_key(made.cells, cell.key) == nullptr && is_of_text_of(cell, made.cells)) {
       comparison.cells.push_back(cell);
     }
   }
@@ -142,8 +159,34 @@ void record(const CompareGrid& grid, const Comparison& made, const Comparison& e
 
 [[noreturn]] void fail_in_cell(const CompareGrid& grid, const CompareCell& cell,
                                const Error& error) {
-  fail_with(error.kind(),
-            fmt::format("{}: cell {}: {}", grid.file.string(), cell.name, error.what()));
+  fail_with(error.kind(), fmt::format("{}: {}", cell_place(grid.file, cell.name), error.what()));
+}
+
+bool is_recipe(const std::filesystem::path& file) {
+  Recipe recipe;
+  OptionList list;
+  recipe.visit(list);
+  try {
+    list.load_yaml(file);
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
+}
+
+void load_grid_options(const std::filesystem::path& file, CompareOptions& options) {
+  OptionList list("`puzzle compare --help` shows what a grid holds");
+  options.visit(list);
+  try {
+    list.load_yaml(file);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kUsage && is_recipe(file)) {
+      fail(ErrorKind::kUsage,
+           "{}: is a recipe, expected a grid, with recipe and cells; see `puzzle compare --help`",
+           file.string());
+    }
+    throw;
+  }
 }
 
 }  // namespace
@@ -163,11 +206,9 @@ void CompareOptions::visit(OptionList& list) {
 CompareGrid load_compare_grid(const std::filesystem::path& file) {
   CompareGrid grid;
   grid.file = file;
-  OptionList list;
-  grid.options.visit(list);
-  list.load_yaml(file);
+  load_grid_options(file, grid.options);
   for (const std::string& text : grid.options.cells) {
-    grid.cells.push_back(parse_cell(text));
+    grid.cells.push_back(parse_cell(text, file));
   }
   if (grid.options.reference.empty() && !grid.cells.empty()) {
     grid.options.reference = grid.cells.front().name;
@@ -186,15 +227,21 @@ Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell) {
   list.load_yaml(grid.file.parent_path() / grid.options.recipe);
   recipe.compare.clear();  // cells are what is compared
   recipe.run = grid.options.run;
-  for (const std::vector<std::string>* settings : {&grid.options.set, &cell.settings}) {
-    for (const std::string& setting : *settings) {
-      if (setting.starts_with("run=")) {
-        fail(ErrorKind::kUsage, "{}: {}: the folder of all cells is the grid's `run`, or --run",
-             grid.file.string(), setting);
-      }
-      if (settings != &cell.settings || !is_compress_setting(setting)) {
-        list.set_assignment(setting);
-      }
+  const auto apply = [&list](const std::string& setting, const std::string& place) {
+    if (trim(std::string_view(setting).substr(0, setting.find('='))) == "run") {
+      fail(ErrorKind::kUsage, "{}: {}: the folder of all cells is the grid's `run`, or --run",
+           place, setting);
+    }
+    list.set_assignment(setting, place);
+  };
+  const std::vector<std::string>& common = grid.options.set;
+  for (std::size_t i = 0; i < common.size(); ++i) {
+    const bool is_of_file = i + grid.num_command_settings < common.size();
+    apply(common[i], is_of_file ? grid.file.string() + ": set" : "--set");
+  }
+  for (const std::string& setting : cell.settings) {
+    if (!is_compress_setting(setting)) {
+      apply(setting, cell_place(grid.file, cell.name));
     }
   }
   return recipe;
@@ -202,8 +249,11 @@ Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell) {
 
 void check_cell_recipes(const CompareGrid& grid) {
   for (const CompareCell& cell : grid.cells) {
+    const Recipe recipe = cell_recipe(grid, cell);  // its errors say where
     try {
-      const Recipe recipe = cell_recipe(grid, cell);
+      if (recipe.model.empty()) {  // as Pipeline says it
+        fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
+      }
       validate(recipe, load_model_spec(recipe.model), UselessSettings::kLetPass);
       if (cell.compress.method == "none") {
         check_programs(recipe, "evaluate");
@@ -236,10 +286,20 @@ Comparison run_compare(const CompareGrid& grid, Communicator& communicator,
       record(grid, comparison, earlier);
     }
   }
+  if (const std::filesystem::path file = database_of(grid);
+      communicator.is_first() && std::filesystem::exists(file)) {
+    RunDb db(file);
+    Pipeline::record_finished(db);
+  }
   return comparison;
 }
 
 Comparison recorded_compare(const CompareGrid& grid) {
+  std::vector<ComparedCell> heads;  // before anything else, so that every mistake shows
+  heads.reserve(grid.cells.size());
+  for (const CompareCell& cell : grid.cells) {
+    heads.push_back(cell_head(cell_recipe(grid, cell), cell));
+  }
   Comparison comparison = head_of(grid);
   const std::filesystem::path file = database_of(grid);
   if (!std::filesystem::exists(file)) {
@@ -250,8 +310,7 @@ Comparison recorded_compare(const CompareGrid& grid) {
   if (recorded == all.end()) {
     return comparison;
   }
-  for (const CompareCell& cell : grid.cells) {
-    const ComparedCell head = cell_head(cell_recipe(grid, cell), cell);
+  for (const ComparedCell& head : heads) {
     if (const ComparedCell* found = find_key(recorded->cells, head.key)) {
       comparison.cells.push_back(*found);
       comparison.cells.back().name = head.name;

@@ -40,14 +40,15 @@ struct CompareGrid {
   std::filesystem::path file;
   CompareOptions options;
   std::vector<CompareCell> cells;
+  std::size_t num_command_settings = 0;  // the last of options.set: from --set, not from the file
 };
 
-// Throws Error(kUsage) naming the file: no recipe or cells, a name twice or not of letters, digits,
-// '-', '_', '.', a reference that is no cell.
+// Throws Error(kUsage) naming the file: a recipe instead of a grid, no recipe or cells, a name
+// twice or not of letters, digits, '-', '_', '.', a reference that is no cell.
 [[nodiscard]] CompareGrid load_compare_grid(const std::filesystem::path& file);
 
 // The recipe of a cell: all settings but compress.*. Throws as OptionList for settings that do not
-// exist.
+// exist, naming where they stand: the grid's cell, its set, or --set.
 [[nodiscard]] Recipe cell_recipe(const CompareGrid& grid, const CompareCell& cell);
 
 // What can be known of all cells before the first one runs. Throws as cell_recipe, load_model_spec
@@ -63,8 +64,8 @@ void check_cell_recipes(const CompareGrid& grid);
                                      const std::string& command);
 
 // The cells that run.db of the grid's folder holds and whose recipes have not changed since; runs
-// nothing. No cells where there is no such file. Throws as cell_recipe, Error(kFormat) for a
-// damaged file.
+// nothing. No cells where there is no such file. Throws as cell_recipe of every cell, recorded or
+// not; Error(kFormat) for a damaged file.
 [[nodiscard]] Comparison recorded_compare(const CompareGrid& grid);
 
 struct ComparedGrid {

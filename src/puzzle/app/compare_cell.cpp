@@ -14,6 +14,7 @@
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/results/run_db.h"
 #include "puzzle/stages/evaluate.h"
+#include "puzzle/tensor/with_place.h"
 
 namespace puzzle {
 namespace {
@@ -49,8 +50,9 @@ CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
                            const EvaluateOptions& options) {
   RunContext& context = pipeline.context();
   const LoadedModel& parent = pipeline.parent();
-  const CompressResult compressed =
-      compress_parent(context, parent, cell.name, pipeline.parts().calibration, cell.compress);
+  const CompressResult compressed = with_place("compress", [&] {
+    return compress_parent(context, parent, cell.name, pipeline.parts().calibration, cell.compress);
+  });
   ModelWeights weights = load_model(compressed.folder, context.type);
   move_to(weights, context.device, context.type);
   (void)evaluate(context, parent, {{cell.name, compressed.key, &weights}}, pipeline.parts().test,
@@ -117,6 +119,10 @@ ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicat
   result.budget = child.budget;
   result.predicted = child.predicted;
   result.parameters = child.parameters;
+  result.text = KeyBuilder()
+                    .add("parent", pipeline.parent().key)
+                    .add("test", pipeline.parts().test.content_key())
+                    .key();
   result.folder = child.folder.lexically_relative(recipe.run).string();
   add_evaluation(db, result);
   result.seconds = seconds_of(db, cell.name, child.key, watch.seconds());

@@ -14,8 +14,7 @@ struct Failure {
 };
 
 // Of the exception being handled: call it inside a catch block. `place` (a stage) opens messages
-// that come from outside this program; empty for none. Memory that cannot be had is kIo with
-// advice, any other libtorch error kInternal.
+// that come from outside this program; empty for none. Libtorch's are as with_place() has them.
 [[nodiscard]] Failure current_failure(const std::string& place);
 
 }  // namespace puzzle

@@ -14,6 +14,7 @@
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/engine/cost_model.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/report/run_report.h"
@@ -67,6 +68,7 @@ std::size_t stage_index(const std::string& name) {
 void Pipeline::run_until(const std::string& last) {
   last_ = last;
   check_training_text(last);
+  check_questions(last);
   if (context_->communicator.is_first()) {
     check_programs(recipe_, last);
   }
@@ -79,7 +81,9 @@ void Pipeline::run_until(const std::string& last) {
       if (!is_timing || last == stage.name || error.kind() != ErrorKind::kIo) {
         throw;
       }
-      log_warning("{}; the report is written without it", error.what());
+      if (context_->communicator.is_first()) {
+        log_warning("{}; the report is written without it", error.what());
+      }
       failed = error;
     }
     if (stage.name == last) {
@@ -210,6 +214,12 @@ void Pipeline::search_stage() {
   for (const FoundArchitecture& found : found_.found) {
     log_info("search: {}: predicted damage {:.4f} nats, {:.1f} % of the parent's parameters",
              found.name, found.objective, 100.0 * found.costs.at("parameters") / parameters);
+  }
+  log_info("search: {}: {}", kChild, architecture_text(chosen().layers));
+  if (chosen().layers == parent_->weights.spec.layers && context_->communicator.is_first()) {
+    log_warning(
+        "search: the parent itself is within the budgets ({}), so it is the child",
+        recipe_.search.budgets.empty() ? "none is given" : join(recipe_.search.budgets, ", "));
   }
 }
 

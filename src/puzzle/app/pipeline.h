@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 
 #include "puzzle/app/recipe.h"
 #include "puzzle/app/run_result.h"
+#include "puzzle/base/folder_lock.h"
 #include "puzzle/stages/assemble.h"
 #include "puzzle/stages/check_exports.h"
 #include "puzzle/stages/run_context.h"
@@ -38,11 +40,12 @@ class Pipeline {
   // What `compare_distilled` adds to the name of a compared child.
   static constexpr std::string_view kDistilledSuffix = "-distilled";
 
-  // Whether the last run into this folder went all the way to the report.
+  // Whether the last run into this folder went all the way: to the report, or through a grid.
   [[nodiscard]] static bool is_finished(const RunDb& db);
+  static void record_finished(RunDb& db);
 
-  // Opens the run folder, removes what killed writers left there, writes recipe.yaml and the facts
-  // of the run. Throws as validate().
+  // Takes the run folder for itself, removes what killed writers left there, writes recipe.yaml and
+  // the facts of the run. Throws as validate() and FolderLock.
   Pipeline(const Recipe& recipe, Communicator& communicator, const std::string& command);
   // One of several recipes that run in one folder, up to evaluate at most (compare.h): its child
   // has a name of its own and is evaluated alone, what it starts from is named after its content,
@@ -53,7 +56,7 @@ class Pipeline {
 
   // Runs every stage up to and including `last`, and records seconds and peak memory of each that
   // had something to do. What libtorch or the system throws comes out as Error with the stage's
-  // name. A throughput stage that fails does not keep the report from being written. Throws as
+  // name. Stages that time files and fail do not keep the report from being written. Throws as
   // check_programs() before the first stage.
   void run_until(const std::string& last);
 
@@ -128,6 +131,7 @@ class Pipeline {
   void open_folder();
   void record_facts(const std::string& command);
   void check_training_text(const std::string& last) const;
+  void check_questions(const std::string& last) const;
   [[nodiscard]] std::shared_ptr<const TokenFile> token_file(Communicator& communicator) const;
   void run_stage(const Stage& stage);
   void finish();
@@ -141,6 +145,7 @@ class Pipeline {
   std::string child_name_;
   bool is_cell_ = false;  // one of several recipes in one folder
   std::string last_;
+  std::optional<FolderLock> lock_;  // rank 0's
   std::unique_ptr<RunDb> db_;
   std::unique_ptr<RunContext> context_;
   std::unique_ptr<LoadedModel> parent_;

@@ -11,6 +11,7 @@
 #include "puzzle/base/hash.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
+#include "puzzle/data/eval_sets.h"
 #include "puzzle/data/token_file.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/results/facts.h"
@@ -127,9 +128,12 @@ std::shared_ptr<const TokenFile> Pipeline::token_file(Communicator& communicator
 
 bool Pipeline::is_finished(const RunDb& db) { return !db.meta(kFinishedFact).value_or("").empty(); }
 
+void Pipeline::record_finished(RunDb& db) { db.put_meta(kFinishedFact, utc_now()); }
+
 void Pipeline::open_folder() {
   const std::filesystem::path folder = recipe_.run;
   make_folder(folder);
+  lock_.emplace(folder);
   for (const auto& path : remove_stale_temporaries(folder)) {
     log_debug("removed {}, which a killed process left", path.string());
   }
@@ -178,8 +182,23 @@ void Pipeline::check_training_text(const std::string& last) const {
   }
 }
 
+// Files of questions that cannot be used show before hours of training, not after.
+void Pipeline::check_questions(const std::string& last) const {
+  const auto load = [&](const char* stage, const EvalSetPaths& paths, const EvalSetOptions& sets) {
+    if (stage_index(stage) <= stage_index(last)) {
+      for (const EvalSetPath& set : paths.all()) {
+        (void)load_eval_set(set.kind, set.path, *parent_->tokenizer, sets);
+      }
+    }
+  };
+  if (recipe_.score.method == "downstream") {
+    load("score", recipe_.score.questions, recipe_.score.sets);
+  }
+  load("evaluate", recipe_.evaluate.questions, recipe_.evaluate.sets);
+}
+
 void Pipeline::finish() {
-  db_->put_meta(kFinishedFact, utc_now());
+  record_finished(*db_);
   db_->put_meta(kFinishedRecipe, finished_recipe(recipe_));
   double seconds = 0.0;
   for (const StageTotal& total : stage_totals(*db_, stage_names())) {

@@ -13,7 +13,9 @@
 namespace puzzle {
 namespace {
 
-// Options of one name, or of all names below one that ends in a dot, and when they count.
+// Options of one name, or of all names below one that ends in a dot, and when they count. Settings
+// of a stage that is switched off (train_child=false) are not among them: they are what switching
+// it on again would find.
 struct Effect {
   std::string names;
   bool is_used;
@@ -69,8 +71,8 @@ void add_export_effects(const Recipe& recipe, std::vector<Effect>& effects) {
   const bool timed = gguf && recipe.throughput.enabled;
   effects.insert(effects.end(), {{"export_child.types", gguf, no_gguf},
                                  {"export_child.hf_dtype", hf, "export_child.formats holds no hf"},
-                                 {"throughput.quality_tokens", timed, why},
-                                 {"throughput.log_prob_tokens", timed, why}});
+                                 {"throughput.quality_tokens", gguf, no_gguf},
+                                 {"throughput.log_prob_tokens", gguf, no_gguf}});
   const ScenarioTableOptions& table = recipe.scenarios;
   const std::string no_table = gguf ? "scenarios.enabled is false" : no_gguf;
   for (const char* name : {"scenarios.lengths", "scenarios.batch", "scenarios.predict"}) {
@@ -100,16 +102,12 @@ std::vector<Effect> all_effects(const Recipe& recipe) {
       {"data.marker", recipe.data.split == "marker", "data.split is " + recipe.data.split},
       {"init_library.token_weights", fitted, "init_library.init is paper"},
       {"init_library.lambda", fitted, "init_library.init is paper"},
-      {"distill_blocks.", recipe.train_blocks, "train_blocks is false"},
       {"distill_blocks.widths_per_step", nested_widths, separate},
       {"distill_blocks.nested_learning_rate", nested_widths, separate},
       {"distill_child.cosine_over", recipe.distill_child.cosine_weight > 0.0,
        "distill_child.cosine_weight is 0"},
-      {"repair.", recipe.repair_child, "repair_child is false"},
-      {"distill_child.", recipe.train_child, "train_child is false"},
       {"repair_trained", recipe.train_child && recipe.repair_child,
        recipe.train_child ? "repair_child is false" : "train_child is false"},
-      {"search.sweep_values", !recipe.search.sweep.empty(), "search.sweep names no cost"},
       {"search.max_shared_fraction", recipe.search.solutions > 1 || recipe.search.validate > 1,
        "search.solutions is 1"},
       {"evaluate.sets.", questions, "evaluate names no set of questions"},

@@ -9,7 +9,8 @@
 namespace puzzle {
 
 // One sentence for every option that differs from its default without having any effect, e.g.
-// "measure.table has no effect: measure.engine is native, not table".
+// "measure.table has no effect: measure.engine is native". Settings of a stage that is switched off
+// (train_child, throughput.enabled, …) are let pass, so that one setting switches it.
 [[nodiscard]] std::vector<std::string> unused_settings(const Recipe& recipe);
 
 }  // namespace puzzle

@@ -90,6 +90,21 @@ std::vector<std::string> block_names(const Architecture& layers) {
   return names;
 }
 
+std::string architecture_text(const Architecture& layers) {
+  std::string text;
+  for (std::size_t first = 0; first < layers.size();) {
+    std::size_t end = first + 1;
+    while (end < layers.size() && layers[end] == layers[first]) {
+      ++end;
+    }
+    const std::string range =
+        end - first == 1 ? fmt::format("{}", first) : fmt::format("{}-{}", first, end - 1);
+    text += fmt::format("{}{} {}", first == 0 ? "" : ", ", range, layers[first].name());
+    first = end;
+  }
+  return text;
+}
+
 Architecture parse_blocks(const std::vector<std::string>& names) {
   Architecture layers;
   for (const std::string& name : names) {

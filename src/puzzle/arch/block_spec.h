@@ -63,4 +63,7 @@ using Architecture = std::vector<BlockSpec>;
 [[nodiscard]] std::vector<std::string> block_names(const Architecture& layers);
 [[nodiscard]] Architecture parse_blocks(const std::vector<std::string>& names);
 
+// In one line for people, equal neighbours together: "0-2 kv3/w1536, 3 kv1/w768".
+[[nodiscard]] std::string architecture_text(const Architecture& layers);
+
 }  // namespace puzzle

@@ -316,10 +316,8 @@ bool can_dequantize(DType dtype) { return find_decoder(dtype) != nullptr; }
 void dequantize(DType dtype, std::span<const std::byte> in, std::span<float> out) {
   const Decoder decode = find_decoder(dtype);
   if (decode == nullptr) {
-    fail(ErrorKind::kFormat,
-         "the type {} has no decoder; weights may be F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, "
-         "Q8_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K or Q8_K",
-         dtype_name(dtype));
+    fail(ErrorKind::kFormat, "the type {} has no decoder; expected one of {}", dtype_name(dtype),
+         kDequantizedTypes);
   }
   const std::uint64_t expected = byte_size(dtype, out.size(), "dequantize");
   if (in.size() != expected) {

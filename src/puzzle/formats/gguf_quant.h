@@ -7,13 +7,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "puzzle/formats/dtype.h"
 
 namespace puzzle {
 
-// F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K.
+// What can_dequantize() is true for; for messages.
+inline constexpr std::string_view kDequantizedTypes =
+    "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K";
 [[nodiscard]] bool can_dequantize(DType dtype);
 // F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_1, Q4_K, Q6_K.
 [[nodiscard]] bool can_quantize(DType dtype);

@@ -1,11 +1,10 @@
 // The search as plain data: one choice per layer, scores added up and minimised, costs added up and
 // held against budgets. Knows nothing of transformers.
 //
-//   minimise   sum_l score(l, c_l)
-//   subject to fixed_cost(k) + sum_l cost(l, c_l, k) <= at_most(k), >= at_least(k)  for every
-//   budget k
-//              at least n layers choose from a named set                            for every cover
-//              at most floor(max_shared_fraction * L) layers equal those of any earlier solution
+//   minimise    sum_l score(l, c_l)
+//   subject to  at_least(k) <= fixed_cost(k) + sum_l cost(l, c_l, k) <= at_most(k), every budget k
+//               at least n layers choose from a named set, every cover
+//               at most floor(max_shared_fraction * L) layers equal those of an earlier solution
 //
 // Paper section 5 (ICML appendix B). The file form is in problem_file.h.
 #pragma once

@@ -18,6 +18,7 @@
 #include "puzzle/formats/gguf.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/tensor/convert.h"
+#include "puzzle/tensor/tensor_file.h"
 
 namespace puzzle {
 namespace {
@@ -80,18 +81,6 @@ bool has_rotary_rows(const std::string& name) {
   return name.find("q_proj") != std::string::npos || name.find("k_proj") != std::string::npos;
 }
 
-at::Tensor read_tensor(const StoredTensor& stored, const NamedShape& wanted, c10::ScalarType type,
-                       const std::string& place) {
-  if (stored.shape != wanted.shape) {
-    fail(ErrorKind::kFormat,
-         "{}: tensor {} is [{}], expected [{}] from the model's configuration; is the file from "
-         "another model?",
-         place, stored.name, fmt::join(stored.shape, ", "), fmt::join(wanted.shape, ", "));
-  }
-  return tensor_from_bytes(stored.dtype, stored.shape, stored.bytes, stored.file, type,
-                           place + ": tensor " + stored.name);
-}
-
 ModelWeights build_model(const ModelSpec& spec, const TensorSource& source) {
   const auto in_layer = [&](std::size_t layer) {
     return [&source, layer](const NamedShape& wanted) {
@@ -146,7 +135,7 @@ ModelWeights load_gguf(const fs::path& path, c10::ScalarType type) {
   return build_model(spec, [&](const NamedShape& wanted) {
     const StoredTensor stored =
         is_fused ? split_fused_rows(file, spec, wanted) : file.tensor(gguf_name(wanted.name));
-    const at::Tensor tensor = read_tensor(stored, wanted, type, path.string());
+    const at::Tensor tensor = read_tensor(stored, wanted.shape, type, path.string());
     return is_interleaved && has_rotary_rows(wanted.name)
                ? from_interleaved_rows(tensor, spec.head_dim)
                : tensor;
@@ -156,7 +145,8 @@ ModelWeights load_gguf(const fs::path& path, c10::ScalarType type) {
 ModelWeights load_llama2c(const fs::path& path, c10::ScalarType type) {
   const Llama2cFile file(path);
   return build_model(file.spec(), [&](const NamedShape& wanted) {
-    const at::Tensor tensor = read_tensor(file.tensor(wanted.name), wanted, type, path.string());
+    const at::Tensor tensor =
+        read_tensor(file.tensor(wanted.name), wanted.shape, type, path.string());
     return has_rotary_rows(wanted.name) ? from_interleaved_rows(tensor, file.spec().head_dim)
                                         : tensor;
   });
@@ -167,13 +157,28 @@ bool is_redundant(const std::string& name, const ModelSpec& spec) {
   return name.ends_with("rotary_emb.inv_freq") || (spec.tie_embeddings && name == "lm_head.weight");
 }
 
+// The folder of a run is what people have at hand, and is no model itself.
+ModelSpec load_folder_spec(const fs::path& folder) {
+  if (fs::exists(folder / "config.json")) {
+    return load_hf_config(folder);
+  }
+  if (!fs::exists(folder / "run.db")) {
+    fail(ErrorKind::kIo, "{}: holds no model; expected a Hugging Face folder, with config.json",
+         folder.string());
+  }
+  const fs::path children = folder / "children";
+  fail(ErrorKind::kIo, "{}: is the folder of a run and holds no model; {}", folder.string(),
+       fs::exists(children / "child") ? "its child is in " + (children / "child").string()
+                                      : "children are made below " + children.string());
+}
+
 ModelWeights load_hugging_face(const fs::path& folder, c10::ScalarType type) {
-  const ModelSpec spec = load_hf_config(folder);
+  const ModelSpec spec = load_folder_spec(folder);
   const SafetensorsModel model(folder);
   std::set<std::string> used;
   ModelWeights weights = build_model(spec, [&](const NamedShape& wanted) {
     used.insert(wanted.name);
-    return read_tensor(model.tensor(wanted.name), wanted, type, folder.string());
+    return read_tensor(model.tensor(wanted.name), wanted.shape, type, folder.string());
   });
   for (const auto& [name, tensor] : model.tensors()) {
     if (!used.contains(name) && !is_redundant(name, spec)) {
@@ -215,7 +220,7 @@ ModelSpec load_model_spec(const fs::path& path) {
     case ModelFormat::kGguf:
       return read_gguf_config(GgufFile(path));
     case ModelFormat::kHuggingFace:
-      return load_hf_config(path);
+      return load_folder_spec(path);
     case ModelFormat::kLlama2c:
       return Llama2cFile(path).spec();
   }

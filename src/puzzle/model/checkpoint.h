@@ -9,9 +9,8 @@
 
 namespace puzzle {
 
-// What a path holds, without its tensors: a .gguf file, a Hugging Face folder, or a llama2.c
-// checkpoint
-// (*.bin, fp32; the tiny test model). Throws Error(kIo) or Error(kFormat).
+// What a path holds, without its tensors: a .gguf file, a Hugging Face folder, or a checkpoint of
+// llama2.c (*.bin, fp32; the tiny test model). Throws Error(kIo) or Error(kFormat).
 [[nodiscard]] ModelSpec load_model_spec(const std::filesystem::path& path);
 
 // Tensors in `type` (kFloat, kHalf, kBFloat16) on the CPU. Plain tensors of that type stay in the

@@ -1,10 +1,12 @@
 // Variants of one layer made from the parent without training (the Puzzle paper).
 //
-//   variant        paper                                     least squares
-//   ffn width w    top w channels by mean|x_k|·‖W_k‖         nested order by elimination, W_down
-//   refitted ffn linear     W_down·W_up                               ridge regression of y on xn
-//   KV heads k     K and V averaged in each group            the same, W_o refitted (pulled to its
-//   own) linear attn.   W_o·(W_v repeated per query head)         ridge regression of y on xn
+// clang-format off
+//   variant          paper                                  least squares
+//   FFN of width w   top w channels by mean|x_k|·‖W_k‖      order by elimination, W_down refitted
+//   FFN linear       W_down·W_up                            ridge regression of y on xn
+//   KV heads k       mean of K and V of each group          the same, W_o refitted, pulled to its own
+//   attention linear W_o·(W_v repeated per query head)      ridge regression of y on xn
+// clang-format on
 //
 // xn: normalised input, y: output of the parent's sub-block without its residual. Biases: q, gate
 // and up keep the parent's, K and V average theirs with their rows, and the output bias is kept and

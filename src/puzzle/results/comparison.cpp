@@ -38,7 +38,8 @@ Comparison parse_comparison(const std::string& text, const std::string& place) {
 SumRatio ComparedCell::kl() const { return ratio_of_sums(kl_sums, unit_tokens); }
 
 std::optional<SumRatio> ComparedCell::kl_ratio_to(const ComparedCell& other) const {
-  if (kl_sums.empty() || other.kl_sums.empty() || unit_tokens != other.unit_tokens) {
+  if (kl_sums.empty() || other.kl_sums.empty() || text != other.text ||
+      unit_tokens != other.unit_tokens) {
     return std::nullopt;
   }
   return ratio_of_sums(kl_sums, other.kl_sums);
@@ -54,11 +55,19 @@ const ComparedCell* Comparison::reference_of(const ComparedCell& cell) const {
 }
 
 Json to_json(const ComparedCell& cell) {
-  return {
-      {"name", cell.name},       {"reference", cell.reference},     {"settings", cell.settings},
-      {"key", cell.key},         {"budget", cell.budget},           {"folder", cell.folder},
-      {"kl_sums", cell.kl_sums}, {"unit_tokens", cell.unit_tokens}, {"parameters", cell.parameters},
-      {"metrics", cell.metrics}, {"predicted", cell.predicted},     {"seconds", cell.seconds}};
+  return {{"name", cell.name},
+          {"reference", cell.reference},
+          {"settings", cell.settings},
+          {"key", cell.key},
+          {"budget", cell.budget},
+          {"folder", cell.folder},
+          {"text", cell.text},
+          {"kl_sums", cell.kl_sums},
+          {"unit_tokens", cell.unit_tokens},
+          {"parameters", cell.parameters},
+          {"metrics", cell.metrics},
+          {"predicted", cell.predicted},
+          {"seconds", cell.seconds}};
 }
 
 ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
@@ -70,6 +79,7 @@ ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
     value.at("key").get_to(cell.key);
     value.at("budget").get_to(cell.budget);
     value.at("folder").get_to(cell.folder);
+    cell.text = value.value("text", "");  // folders of earlier versions lack it
     value.at("kl_sums").get_to(cell.kl_sums);
     value.at("unit_tokens").get_to(cell.unit_tokens);
     value.at("parameters").get_to(cell.parameters);
@@ -100,8 +110,7 @@ std::vector<Comparison> load_comparisons(const RunDb& db) {
   std::vector<Comparison> comparisons;
   for (const MetaRow& row : db.metas()) {
     if (row.name.starts_with(kComparisonMeta)) {
-      comparisons.push_back(
-          parse_comparison(row.value, db.path().filename().string() + ": meta " + row.name));
+      comparisons.push_back(parse_comparison(row.value, db.path().string() + ": meta " + row.name));
       comparisons.back().name = row.name.substr(kComparisonMeta.size());
     }
   }

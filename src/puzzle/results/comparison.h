@@ -23,8 +23,8 @@ struct ComparedCell {
   std::string key{};        // of all settings, resolved: cells of one key are the same
   std::string budget{};     // what it had to meet, for people
   std::string folder{};     // of the child, below the run's; cells may share one
-  // Of independent units of test text, the same for all cells: Σ KL(parent ‖ child) in nats, and
-  // tokens.
+  std::string text{};       // content key of the parent and the test text that KL is of
+  // Of independent units of that text: Σ KL(parent ‖ child) in nats, and tokens.
   std::vector<double> kl_sums{};
   std::vector<double> unit_tokens{};
   double parameters = 0.0;                  // as a fraction of the parent's

@@ -32,7 +32,8 @@ struct ScoreRow {
   std::string block{};     // PK; "kv3/w768". A sub-block variant has the parent's other half
   std::string method{};    // PK; "replace-one", …
   std::string metric{};    // PK; "kl", "lm_loss" (increase over the parent), "top1" (agreement),
-                           // "downstream" (accuracy lost on questions)
+                           // "downstream" (accuracy lost on questions); of method "gradient" also
+                           // what "kl" is made of (score_gradient.h)
   double value = 0.0;
   double standard_error = 0.0;
   std::int64_t tokens = 0;

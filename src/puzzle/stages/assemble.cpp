@@ -13,6 +13,9 @@ std::string assemble_key(const LoadedModel& parent, const AssembleInput& input) 
   KeyBuilder key;
   key.add("stage", "assemble").add("version", kAssembleVersion);
   key.add("parent", parent.key).add("library", input.library_key).add("name", input.name);
+  if (parent.tokenizer) {  // its files lie beside the child; their own key leaves this one out
+    key.add("chat template", parent.tokenizer->chat_template());
+  }
   for (const BlockSpec& block : input.architecture) {
     key.add("block", block.name());
   }

@@ -78,7 +78,7 @@ class CurveRecorder {
     sum = sum.defined() ? sum + loss : loss;
   }
 
-  // Reads the device: once per student.
+  // Reads the device.
   void add_point(std::int64_t step) {
     std::vector<VariantErrors> errors = empty_errors(students_);
     HeldOutNorms norms;

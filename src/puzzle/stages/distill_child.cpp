@@ -27,13 +27,21 @@ namespace {
 
 constexpr std::int64_t kDistillChildVersion = 3;
 
-std::string distill_child_key(const LoadedModel& parent, const DistillChildInput& input,
-                              const TokenPart& train, const TokenPart& validation,
-                              const DistillChildOptions& options, std::int64_t seed) {
+std::string distill_child_key(const RunContext& context, const LoadedModel& parent,
+                              const DistillChildInput& input, const TokenPart& train,
+                              const TokenPart& validation, const DistillChildOptions& options) {
+  // What only bounds memory or says when states are saved changes rounding at most: a run that ran
+  // out of memory goes on with other values.
+  const DistillChildOptions usual;
   DistillChildOptions relevant = options;
-  relevant.save_every_s = 0.0;  // when states are saved changes no result
+  relevant.save_every_s = usual.save_every_s;
+  relevant.micro_windows = usual.micro_windows;
+  relevant.checkpoint_layers = usual.checkpoint_layers;
+  relevant.compute = usual.compute;  // what it comes to on this device follows
   KeyBuilder key;
-  key.add("stage", "distill-child").add("version", kDistillChildVersion).add("seed", seed);
+  key.add("stage", "distill-child").add("version", kDistillChildVersion).add("seed", context.seed);
+  key.add("type", c10::toString(context.type));
+  key.add("compute", c10::toString(compute_type(options, context.type, context.device)));
   key.add("parent", parent.key).add("child", input.child_key).add("name", input.name);
   key.add("train", train.content_key()).add("validation", validation.content_key());
   add_options_to_key(key, relevant);
@@ -366,8 +374,7 @@ DistillChildResult distill_child(RunContext& context, const LoadedModel& parent,
   check_distill_child(options);
   check_validation(validation);
   const Stopwatch watch;
-  const std::string key =
-      distill_child_key(parent, input, train, validation, options, context.seed);
+  const std::string key = distill_child_key(context, parent, input, train, validation, options);
   const std::filesystem::path folder = context.folder / "children" / input.name;
   if (context.communicator.is_first()) {
     context.db.set_current(RunTable::kCurves, "distill-child/" + input.name, {key});

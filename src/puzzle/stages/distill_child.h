@@ -1,7 +1,7 @@
 // Stage `distill-child`: global knowledge distillation of a whole child (paper eq. 1-3).
 //
-//   loss = cosine · Σ_l (1 − cos(h_child^l, h_parent^l)) + kl · KL(parent ‖ child) + lm ·
-//   CE(labels)
+//   loss = cosine · Σ_l (1 − cos(h_child^l, h_parent^l))
+//          + kl · KL(parent ‖ child) + lm · CE(labels)
 //
 // Means over tokens; l runs over layers. The paper's choice is cosine = kl = 1, lm = 0; its table
 // of combinations sets each weight to 0 or 1.

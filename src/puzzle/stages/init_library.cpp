@@ -32,19 +32,24 @@ constexpr const char* kInitLibraryStage = "init-library";
 
 bool is_paper(const InitLibraryOptions& options) { return options.init == "paper"; }
 
-// Σ‖y − ŷ‖² and Σ‖y‖² over validation tokens, plain and under the token weights.
+// Σ‖y − ŷ‖² and Σ‖y‖² over validation tokens, plain and under the token weights, added up where the
+// model is: the device is read once per layer.
 struct ErrorSums {
-  double error = 0.0, norm = 0.0, weighted_error = 0.0, weighted_norm = 0.0;
+  enum { kError, kNorm, kWeightedError, kWeightedNorm };
 
   void add(const at::Tensor& y, const at::Tensor& variant_y, const at::Tensor& token_weights) {
     const at::Tensor error_N = squared_norms(y.to(at::kFloat) - variant_y.to(at::kFloat));
     const at::Tensor norm_N = squared_norms(y);
-    const auto sum = [](const at::Tensor& x) { return x.sum(at::kDouble).item<double>(); };
-    error += sum(error_N);
-    norm += sum(norm_N);
-    weighted_error += sum(token_weights.defined() ? error_N * token_weights : error_N);
-    weighted_norm += sum(token_weights.defined() ? norm_N * token_weights : norm_N);
+    const auto sum = [&](const at::Tensor& x, bool weighted) {
+      return (weighted && token_weights.defined() ? x * token_weights : x).sum(at::kDouble);
+    };
+    const at::Tensor more =
+        at::stack({sum(error_N, false), sum(norm_N, false), sum(error_N, true), sum(norm_N, true)});
+    sums_4 = sums_4.defined() ? sums_4 + more : more;
   }
+  [[nodiscard]] double operator[](std::int64_t which) const { return sums_4[which].item<double>(); }
+
+  at::Tensor sums_4;  // fp64
 };
 
 double error_fraction(double error, double norm) {
@@ -262,11 +267,20 @@ std::map<std::string, ErrorSums> LibraryMaker::measure_errors(std::int64_t layer
   return errors;
 }
 
+// Over ranks, and to the CPU.
 void LibraryMaker::reduce(std::map<std::string, ErrorSums>& errors) {
-  for (auto& [name, sums] : errors) {
-    for (double* sum : {&sums.error, &sums.norm, &sums.weighted_error, &sums.weighted_norm}) {
-      *sum = context_.communicator.all_reduce_sum(*sum);
-    }
+  if (errors.empty()) {
+    return;
+  }
+  std::vector<at::Tensor> sums;
+  for (const auto& [name, variant] : errors) {
+    sums.push_back(variant.sums_4);
+  }
+  at::Tensor all = at::stack(sums).to(at::kCPU);
+  context_.communicator.all_reduce_sum(all);
+  std::int64_t row = 0;
+  for (auto& [name, variant] : errors) {
+    variant.sums_4 = all[row++];
   }
 }
 
@@ -278,12 +292,15 @@ void LibraryMaker::record(std::int64_t layer, const LayerVariants& variants,
   for (const auto& [name, sums] : errors) {
     VariantRow row{.key = key, .layer = layer, .variant = name, .stage = kInitLibraryStage};
     row.init = options_.init;
-    row.error_before = error_fraction(sums.error, sums.norm);
-    if (!std::isfinite(sums.error) || !std::isfinite(sums.norm)) {
+    const double error = sums[ErrorSums::kError];
+    const double norm = sums[ErrorSums::kNorm];
+    row.error_before = error_fraction(error, norm);
+    if (!std::isfinite(error) || !std::isfinite(norm)) {
       fail(ErrorKind::kNumeric, "init-library, layer {}, {}: outputs are not finite", layer, name);
     }
     if (!is_paper(options_)) {
-      row.loss_before = error_fraction(sums.weighted_error, sums.weighted_norm);
+      row.loss_before =
+          error_fraction(sums[ErrorSums::kWeightedError], sums[ErrorSums::kWeightedNorm]);
     }
     row.tokens = calibration_.num_tokens();
     row.kept = "before";

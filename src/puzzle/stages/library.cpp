@@ -168,14 +168,8 @@ class LibraryReader {
                                        const std::vector<std::int64_t>& shape,
                                        std::optional<c10::ScalarType> type) const {
     const StoredTensor& tensor = file_.tensor(name);
-    if (tensor.shape != shape) {
-      fail(ErrorKind::kFormat,
-           "{}: tensor {} has another shape than the parent's configuration asks for",
-           path_.string(), tensor.name);
-    }
     const c10::ScalarType stored = tensor.dtype == DType::kF64 ? at::kDouble : at::kFloat;
-    return tensor_from_bytes(tensor.dtype, tensor.shape, tensor.bytes, tensor.file,
-                             type.value_or(stored), path_.string() + ": " + tensor.name);
+    return puzzle::read_tensor(tensor, shape, type.value_or(stored), path_.string());
   }
 
   const std::filesystem::path& path_;

@@ -1,5 +1,6 @@
 #include "puzzle/stages/score.h"
 
+#include <algorithm>
 #include <functional>
 #include <set>
 #include <utility>
@@ -8,6 +9,7 @@
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
+#include "puzzle/base/log.h"
 #include "puzzle/base/options.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/stages/named_pairs.h"
@@ -216,8 +218,19 @@ class Stage {
       }
     }
     const LayerCandidates wanted = picked_by_first(context_, exact, [&] {
-      return affordable(pick(exact), with_keys(exact, current),
-                        exact_budget(exact, spec, part_.window(), options_), spec, part_.window());
+      const std::vector<Candidate> picked = pick(exact);
+      std::vector<Candidate> taken =
+          affordable(picked, with_keys(exact, current),
+                     exact_budget(exact, spec, part_.window(), options_), spec, part_.window());
+      const auto wanting = std::ranges::count_if(
+          picked, [&](const Candidate& candidate) { return !current.contains(candidate.key); });
+      if (wanting > std::ssize(taken)) {
+        log_info(
+            "score: {} of {} variants with doubtful estimates are scored exactly; the budget of "
+            "exact scores is spent (score.exact_share)",
+            taken.size(), wanting);
+      }
+      return taken;
     });
     if (added != nullptr) {
       *added = num_candidates(wanted);
@@ -277,9 +290,6 @@ ScoreResult score(RunContext& context, const LoadedModel& parent, const ScoreInp
                        : options.method == "downstream" ? stage.downstream()
                                                         : stage.replace_one();
   result.key = context.communicator.broadcast_string(stage.table_key(), 0);  // rank 0 knows it
-  if (result.num_scored_now > 0) {
-    result.seconds_per_candidate = watch.seconds() / static_cast<double>(result.num_scored_now);
-  }
   // A run killed between the last score and this record makes up for it.
   if (context.communicator.is_first() &&
       (result.num_scored_now > 0 || !context.db.has_stage(result.key))) {

@@ -40,8 +40,7 @@ struct ScoreInput {
 struct ScoreResult {
   std::string key;  // of the whole table
   std::int64_t num_candidates = 0;
-  std::int64_t num_scored_now = 0;     // the others were there already
-  double seconds_per_candidate = 0.0;  // of those scored now
+  std::int64_t num_scored_now = 0;  // the others were there already
 };
 
 // What can be said before anything is loaded. Throw Error(kUsage): pairs as pairs_by_layer,
@@ -56,17 +55,15 @@ void check_scoring_windows(std::int64_t num_windows);
 // For every layer and variant of the space, with the other half the parent's, and for `pairs`, as
 // ScoreRows, by options.method:
 //
-// replace-one  exact: mean KL(parent ‖ modified) and top-1 agreement per token, LM-loss increase
-// per
-//              token that has a next one to predict. Layers before the variant are the parent's and
-//              computed once; the vocabulary projection is streamed in chunks, the parent's once
-//              for all candidates of a layer.
-// gradient     second-order estimates of the KL from one walk back (score_gradient.h), for all
-// other
-//              blocks of the space as well.
-// hybrid       gradient, then replace-one where estimates are not to be trusted (score_hybrid.h);
-//              score_chosen() goes on from there.
-// downstream   accuracy lost on questions (score_downstream.h), the rows' `tokens` being questions.
+//   replace-one  exact: mean KL(parent ‖ modified) and top-1 agreement per token, LM-loss increase
+//                per token that has a next one to predict. Layers before the variant are the
+//                parent's and computed once; the vocabulary projection is streamed in chunks, the
+//                parent's once for all candidates of a layer.
+//   gradient     second-order estimates of the KL from one walk back (score_gradient.h), for all
+//                other blocks of the space as well.
+//   hybrid       gradient, then replace-one where estimates are not to be trusted
+//                (score_hybrid.h); score_chosen() goes on from there.
+//   downstream   accuracy lost on questions (score_downstream.h), `tokens` being questions.
 //
 // Standard errors treat groups of neighbouring windows as independent (independent_windows.h).
 // Tokens are split over ranks. Throws as the checks, Error(kUsage) for a variant that the library

@@ -31,6 +31,17 @@ EvaluationRow paired_difference(const std::vector<EvaluationRow>& rows) {
   return *found;
 }
 
+void check_finite(const QuestionScores& scores, const Candidate& candidate) {
+  for (const auto& question : scores) {
+    for (const ChoiceScore& choice : question) {
+      if (!std::isfinite(choice.log_likelihood)) {
+        fail(ErrorKind::kNumeric, "score: layer {}, {}: the block gives non-finite activations",
+             candidate.layer, candidate.block.name());
+      }
+    }
+  }
+}
+
 class DownstreamScorer {
  public:
   DownstreamScorer(RunContext& context, const LoadedModel& parent, const std::vector<EvalSet>& sets)
@@ -46,9 +57,10 @@ class DownstreamScorer {
     double drop = 0.0;
     double variance = 0.0;
     for (std::size_t s = 0; s < sets_.size(); ++s) {
-      const EvaluationRow difference = paired_difference(
-          question_rows(sets_[s], held_[s].score(block, candidate.layer), &parent_scores_[s],
-                        candidate.block.name(), candidate.key));
+      const QuestionScores scores = held_[s].score(block, candidate.layer);
+      check_finite(scores, candidate);
+      const EvaluationRow difference = paired_difference(question_rows(
+          sets_[s], scores, &parent_scores_[s], candidate.block.name(), candidate.key));
       drop -= difference.value;
       variance += difference.standard_error * difference.standard_error;
     }

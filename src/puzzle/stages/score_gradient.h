@@ -16,8 +16,9 @@ namespace puzzle {
 // every position, and δ what a candidate changes in that output on the parent's own input,
 // a_t = ⟨g_t, δ_t⟩ gives the KL to second order. Rows for every candidate and, from the sum of its
 // halves' a, for every other block of the space (an attention variant's δ is taken with the
-// parent's FFN behind it), under method "gradient" and three metrics: "kl_per_sequence",
-// "kl_per_token" and their combination "kl" (score_estimates.h).
+// parent's FFN behind it), under method "gradient" and four metrics: "kl_per_sequence",
+// "kl_per_token", their combination "kl" (score_estimates.h), and "giant_change", which
+// score_hybrid.h asks for.
 //
 // Windows are split over ranks; a batch of `batch_windows` is walked at a time, so memory is
 // that of estimate_second_order (second_order.h) and does not grow with the tokens. All rows appear

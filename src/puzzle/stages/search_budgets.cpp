@@ -18,10 +18,12 @@ double suffix_factor(const std::string& suffix, const BudgetSpec& budget) {
       {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
   std::vector<std::string> known = {"x"};
   if (budget.cost->unit != "s") {
-    known.insert(known.end(), {"K", "M", "G", "B"});
+    known.insert(known.end(), {"K", "M", "G"});
   }
-  if (budget.cost->unit == "bytes") {
+  if (budget.cost->unit == "bytes") {  // where a B would be taken for bytes
     known.insert(known.end(), {"KiB", "MiB", "GiB"});
+  } else if (budget.cost->unit != "s") {
+    known.emplace_back("B");
   }
   if (suffix.empty() || suffix == "x") {
     return 1.0;

@@ -34,10 +34,8 @@ at::Tensor tensor_from_bytes(DType type, const std::vector<std::int64_t>& shape,
     }
   }
   if (!can_dequantize(type)) {
-    fail(ErrorKind::kFormat,
-         "{}: its type {} cannot be read; expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
-         "Q4_K, Q5_K or Q6_K",
-         place, dtype_name(type));
+    fail(ErrorKind::kFormat, "{}: its type {} cannot be read; expected one of {}", place,
+         dtype_name(type), kDequantizedTypes);
   }
   at::Tensor result = at::empty(shape, at::TensorOptions().dtype(at::kFloat));
   dequantize(type, bytes, {result.data_ptr<float>(), count});

@@ -39,7 +39,7 @@ TokenLosses empty_losses(const HeadInput& child, bool with_parent, bool with_lab
   return {.kl = make(with_parent),
           .nll = make(with_labels),
           .parent_nll = make(with_parent && with_labels),
-          .top1_agree = make(with_parent)};
+          .top1_agree = make(with_parent && with_labels)};
 }
 
 class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
@@ -146,8 +146,10 @@ std::vector<TokenLosses> token_losses(const HeadInput* parent,
     if (parent != nullptr) {
       p.log_probs = chunk_log_probs(*parent, begin, count);
       p.probs = p.log_probs.exp();
-      p.top = p.log_probs.argmax(-1);
-      p.nll = labels.defined() ? label_nll(p.log_probs, chunk_labels) : at::Tensor();
+      if (labels.defined()) {
+        p.top = p.log_probs.argmax(-1);
+        p.nll = label_nll(p.log_probs, chunk_labels);
+      }
     }
     for (std::size_t c = 0; c < children.size(); ++c) {
       at::Tensor log_q = chunk_log_probs(children[c], begin, count);
@@ -157,8 +159,8 @@ std::vector<TokenLosses> token_losses(const HeadInput* parent,
       if (parent != nullptr) {
         if (labels.defined()) {
           losses[c].parent_nll.narrow(0, begin, count).copy_(p.nll);
+          losses[c].top1_agree.narrow(0, begin, count).copy_(p.top.eq(log_q.argmax(-1)));
         }
-        losses[c].top1_agree.narrow(0, begin, count).copy_(p.top.eq(log_q.argmax(-1)));
         losses[c]
             .kl.narrow(0, begin, count)
             .copy_(log_q.neg_().add_(p.log_probs).mul_(p.probs).sum(-1));

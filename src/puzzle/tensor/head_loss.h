@@ -25,8 +25,9 @@ struct HeadInput {
   at::Tensor head_VD;
 };
 
-// No gradients. `labels` int64 [N] or undefined (then no nll); a label of -100 gives 0. `parent`
-// may be null (then neither kl nor top1). `chunk_tokens` bounds memory: chunk × V × 4 bytes × 3
+// No gradients. `labels` int64 [N] or undefined (then neither nll nor top1: who asks for the KL
+// alone pays for no search of vocabularies); a label of -100 gives 0. `parent` may be null (then
+// neither kl nor top1). `chunk_tokens` bounds memory: chunk × V × 4 bytes × 3
 // with a parent, and one chunk in the head's own type where that is not fp32.
 [[nodiscard]] TokenLosses token_losses(const HeadInput* parent, const HeadInput& child,
                                        const at::Tensor& labels, std::int64_t chunk_tokens = 256);

@@ -19,16 +19,21 @@ TensorToWrite tensor_to_write(const std::string& name, const at::Tensor& tensor)
   return entry;
 }
 
+at::Tensor read_tensor(const StoredTensor& stored, const std::vector<std::int64_t>& shape,
+                       c10::ScalarType type, const std::string& place) {
+  if (stored.shape != shape) {
+    fail(ErrorKind::kFormat,
+         "{}: tensor {} is [{}], expected [{}]; is the file of another model, or another run?",
+         place, stored.name, fmt::join(stored.shape, ", "), fmt::join(shape, ", "));
+  }
+  return tensor_from_bytes(stored.dtype, stored.shape, stored.bytes, stored.file, type,
+                           place + ": tensor " + stored.name);
+}
+
 at::Tensor read_tensor_like(const SafetensorsFile& file, const std::string& name,
                             const at::Tensor& like) {
-  const StoredTensor& stored = file.tensor(name);
-  if (stored.shape != like.sizes().vec()) {
-    fail(ErrorKind::kFormat, "{}: {}: shape [{}], expected [{}]; is the file of another run?",
-         file.path().string(), name, fmt::join(stored.shape, ", "),
-         fmt::join(like.sizes().vec(), ", "));
-  }
-  return tensor_from_bytes(stored.dtype, stored.shape, stored.bytes, stored.file,
-                           like.scalar_type(), file.path().string() + ": " + name)
+  return read_tensor(file.tensor(name), like.sizes().vec(), like.scalar_type(),
+                     file.path().string())
       .to(like.device());
 }
 

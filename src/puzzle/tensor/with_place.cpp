@@ -1,37 +1,45 @@
 #include "puzzle/tensor/with_place.h"
 
-#include <string>
-
-#include "puzzle/base/error.h"
-
 namespace puzzle {
 namespace {
 
-[[noreturn]] void fail_without_memory(std::string_view place) {
-  fail(ErrorKind::kIo, "{}: out of memory; lower batch sizes and memory options, or free memory",
-       place);
-}
+constexpr const char* kMemoryAdvice =
+    "lower the stage's batch or micro batch (`puzzle options` lists them), or free memory";
 
 bool is_out_of_memory(const c10::Error& error) {
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) {
+    return true;
+  }
   // The CPU's allocator has no exception type of its own.
-  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
-         std::string_view(error.what_without_backtrace()).find("can't allocate memory") !=
-             std::string_view::npos;
+  const std::string_view message = error.what_without_backtrace();
+  for (const char* words : {"can't allocate memory", "not enough memory", "out of memory"}) {
+    if (message.find(words) != std::string_view::npos) {
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
 
-void rethrow_with_place(std::string_view place, const c10::Error& error) {
+LibtorchError explained(const c10::Error& error) {
+  std::string message = error.what_without_backtrace();
+  message = message.substr(0, message.find('\n'));
   if (is_out_of_memory(error)) {
-    fail_without_memory(place);
+    return {ErrorKind::kIo, fmt::format("out of memory: {}; {}", message, kMemoryAdvice)};
   }
-  const bool is_numeric = dynamic_cast<const c10::LinAlgError*>(&error) != nullptr;
-  fail(is_numeric ? ErrorKind::kNumeric : ErrorKind::kInternal, "{}: {}", place,
-       error.what_without_backtrace());
+  if (dynamic_cast<const c10::LinAlgError*>(&error) != nullptr) {
+    return {ErrorKind::kNumeric, message};
+  }
+  return {ErrorKind::kInternal, "libtorch: " + message};
 }
 
-void rethrow_with_place(std::string_view place, const std::bad_alloc& /*error*/) {
-  fail_without_memory(place);
+LibtorchError explained(const std::bad_alloc& /*error*/) {
+  return {ErrorKind::kIo, fmt::format("out of memory; {}", kMemoryAdvice)};
+}
+
+void rethrow_with_place(std::string_view place, const LibtorchError& error) {
+  fail_with(error.kind, fmt::format("{}: {}", place, error.message));
 }
 
 }  // namespace puzzle

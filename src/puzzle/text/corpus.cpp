@@ -10,6 +10,7 @@
 #include "puzzle/base/error.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
+#include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/text/line_reader.h"
 #include "puzzle/text/unicode.h"
@@ -189,6 +190,7 @@ class CorpusReader::State {
           format_of(file()) == CorpusFormat::kJsonLines ? next_json(document) : next_text(document);
       if (found) {
         document.file = file();
+        warn_if_no_text(document.text);
         return true;
       }
       reader_.reset();
@@ -198,6 +200,19 @@ class CorpusReader::State {
 
  private:
   [[nodiscard]] const std::filesystem::path& file() const { return files_[next_file_ - 1]; }
+
+  // Once for a source: bytes of another encoding, or of no text at all, have tokens as well.
+  void warn_if_no_text(std::string_view text) {
+    if (has_warned_) {
+      return;
+    }
+    if (const std::size_t valid = valid_utf8_prefix(text); valid < text.size()) {
+      log_warning(
+          "{}: a document is not UTF-8 (0x{:02x} at byte {} of it); is it in another encoding?",
+          file().string(), static_cast<unsigned char>(text[valid]), valid);
+      has_warned_ = true;
+    }
+  }
 
   bool open_next_file() {
     if (next_file_ == files_.size()) {
@@ -318,6 +333,7 @@ class CorpusReader::State {
   std::string line_;
   std::string held_;  // read, but not yet given out
   std::int64_t held_line_ = 0;
+  bool has_warned_ = false;
   bool continues_ = false;  // what is held goes on with the document before
 };
 
