@@ -163,6 +163,7 @@ TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
   ComparedGrid first = made_up_grid();
   first.comparison.cells[0].predicted = 0.0;
   ComparedGrid second = made_up_grid();
+  second.grid.file = "folder/second.yaml";
   second.grid.options.title = "Second";
   second.grid.options.about = "What came out.\n";
   second.comparison.cells.clear();
@@ -182,6 +183,16 @@ TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
   EXPECT_THAT(page, Not(HasSubstr("held-out text/kl |"))) << "there is a column of its own";
   EXPECT_THAT(page, HasSubstr("## Second\n\nWhat came out.\n\n| cell"));
   EXPECT_THAT(page, HasSubstr("| ours | not run yet |"));
+  // Another grid goes below them, the same one into its place.
+  ComparedGrid third = made_up_grid();
+  third.grid.file = "folder/third.yaml";
+  third.grid.options.title = "Third";
+  first.grid.options.title = "Made anew";
+  const std::string again = compare_page({third, first}, "puzzle compare third.yaml", page);
+  EXPECT_LT(again.find("## Made anew"), again.find("## Third"));
+  EXPECT_THAT(again, Not(HasSubstr("## Made up")));
+  EXPECT_EQ(compare_page({third, first}, "puzzle compare third.yaml", again), again);
+  EXPECT_EQ(compare_page({first}, "c", "# A page of another kind\n"), compare_page({first}, "c"));
   const Json json = compare_json({first, second}).at("grids");
   ASSERT_EQ(json.size(), 2U);
   EXPECT_EQ(json.at(0).at("name"), "made-up");

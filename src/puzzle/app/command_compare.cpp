@@ -76,13 +76,14 @@ void check_recorded(const std::vector<ComparedGrid>& grids) {
 
 void show(const CompareArguments& arguments, const std::vector<ComparedGrid>& grids,
           GlobalOptions& global) {
-  const std::string page = compare_page(grids, global.command);
   std::filesystem::path file = arguments.output;
   if (file.empty()) {
     const std::filesystem::path folder = grids.front().grid.options.run;
     make_folder(folder);
     file = folder / "compare.md";
   }
+  const std::string page = compare_page(grids, global.command,
+                                        std::filesystem::exists(file) ? read_text_file(file) : "");
   write_text_file(file, page);
   if (global.json) {
     print_json(global, compare_json(grids));
@@ -128,7 +129,8 @@ void add_compare_command(CLI::App& app, GlobalOptions& global, Action& selected)
   refuse_empty(
       *verb->add_option(
           "--output", arguments->output,
-          "Where the Markdown page goes; compare.md in the folder of the first grid's cells"),
+          "Where the Markdown page goes; compare.md in the folder of the first grid's cells. What "
+          "it says of other grids stays"),
       "a file");
   verb->add_option("--set", arguments->settings,
                    "Any option of the recipe for all cells, as name=value (repeatable)")

@@ -73,9 +73,10 @@ struct ComparedGrid {
   Comparison comparison;
 };
 
-// A Markdown page: the table of every grid, and how it was made.
+// A Markdown page: the table of every grid, and how it was made. What `earlier`, the page as it
+// was, says of other grids stays, so that a page can be filled grid by grid, from several folders.
 [[nodiscard]] std::string compare_page(const std::vector<ComparedGrid>& grids,
-                                       const std::string& command);
+                                       const std::string& command, const std::string& earlier = "");
 [[nodiscard]] nlohmann::json compare_json(const std::vector<ComparedGrid>& grids);
 
 }  // namespace puzzle

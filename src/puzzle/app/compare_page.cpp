@@ -90,6 +90,47 @@ std::string settings_text(const CompareGrid& grid, const Comparison& comparison)
   return text;
 }
 
+// Opens the part of a page that is of one grid, so that it is found again.
+constexpr std::string_view kMark = "<!-- grid ";
+constexpr std::string_view kMarkEnd = " -->\n";
+
+struct PageSection {
+  std::string grid;  // page_name()
+  std::string text;  // with its mark
+};
+
+// A grid under other settings of the command line is another part of the page.
+std::string page_name(const CompareGrid& grid) {
+  const std::vector<std::string>& set = grid.options.set;
+  const std::vector<std::string> more(
+      set.end() - static_cast<std::ptrdiff_t>(grid.num_command_settings), set.end());
+  return join({grid.file.stem().string(), join(more, "; ")}, more.empty() ? "" : " ");
+}
+
+// What a page that was written before holds; nothing for a page without marks.
+std::vector<PageSection> page_sections(const std::string& page) {
+  std::vector<PageSection> sections;
+  for (std::size_t at = page.find(kMark); at != std::string::npos;) {
+    const std::size_t next = page.find(kMark, at + kMark.size());
+    const std::size_t name = at + kMark.size();
+    const std::size_t name_end = std::min(page.find(kMarkEnd, name), page.size());
+    sections.push_back(
+        {page.substr(name, name_end - name), std::string(trim(page.substr(at, next - at))) + "\n"});
+    at = next;
+  }
+  return sections;
+}
+
+std::string section_text(const ComparedGrid& each, const std::string& command) {
+  const auto& [grid, comparison] = each;
+  std::string text =
+      fmt::format("{}{}{}## {}\n\n", kMark, page_name(grid), kMarkEnd, grid.options.title);
+  text += grid.options.about.empty() ? "" : std::string(trim(grid.options.about)) + "\n\n";
+  text += table_text(grid, comparison) + "\n" + settings_text(grid, comparison);
+  return text + fmt::format("\nWritten by `{}` (puzzle {}, {}).\n", command, kPuzzleVersion,
+                            read_machine().cpu);
+}
+
 Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
   Json entry = {{"name", cell.name}, {"settings", cell.settings}};
   const auto add = [&](const char* name, const SumRatio& ratio) {
@@ -115,19 +156,26 @@ Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
 
 }  // namespace
 
-std::string compare_page(const std::vector<ComparedGrid>& grids, const std::string& command) {
-  std::string page = fmt::format(
-      "# Recipes compared\n\nWritten by `{}` (puzzle {}). KL: nats per token from the parent to "
-      "the child, on test text that nothing else saw, ± standard error; ratio: to the cell with "
-      "ratio 1, unit of text by unit of text, with its 95 % interval; predicted: the search's sum "
-      "of scores; parameters: of the parent's; time: of what no cell above had made.\n",
-      command, kPuzzleVersion);
-  for (const auto& [grid, comparison] : grids) {
-    page += fmt::format("\n## {}\n\n", grid.options.title);
-    page += grid.options.about.empty() ? "" : std::string(trim(grid.options.about)) + "\n\n";
-    page += table_text(grid, comparison) + "\n" + settings_text(grid, comparison);
+std::string compare_page(const std::vector<ComparedGrid>& grids, const std::string& command,
+                         const std::string& earlier) {
+  std::vector<PageSection> sections = page_sections(earlier);
+  for (const ComparedGrid& each : grids) {
+    const std::string name = page_name(each.grid);
+    auto section = std::ranges::find(sections, name, &PageSection::grid);
+    if (section == sections.end()) {
+      section = sections.insert(sections.end(), {name, ""});
+    }
+    section->text = section_text(each, command);
   }
-  return page + fmt::format("\nMachine: {}.\n", read_machine().cpu);
+  std::string page =
+      "# Recipes compared\n\nKL: nats per token from the parent to the child, on test text that "
+      "nothing else saw, ± standard error; ratio: to the cell with ratio 1, unit of text by unit "
+      "of text, with its 95 % interval; predicted: the search's sum of scores; parameters: of the "
+      "parent's; time: of what no cell above had made.\n";
+  for (const PageSection& section : sections) {
+    page += "\n" + section.text;
+  }
+  return page;
 }
 
 Json compare_json(const std::vector<ComparedGrid>& grids) {
