@@ -15,7 +15,6 @@
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/engine/roofline.h"
-#include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/check_exports.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/search_costs.h"
@@ -295,11 +294,8 @@ void add_plan(CLI::App& app, GlobalOptions& global, Action& selected) {
       if (printed_config(*arguments, global, recipe)) {
         return;
       }
-      if (recipe.model.empty()) {  // as Pipeline says it
-        fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
-      }
-      const ModelSpec parent = load_model_spec(recipe.model);
-      validate(recipe, parent, UselessSettings::kRefuse, CorpusCheck::kMayBeMissing);
+      const ModelSpec parent =
+          load_validated_parent(recipe, UselessSettings::kRefuse, CorpusCheck::kMayBeMissing);
       set_num_threads(recipe.threads);
       const Plan plan = make_plan(recipe, parent, machine->flops_per_s(recipe.device));
       if (global.json) {

@@ -11,7 +11,6 @@
 #include "puzzle/base/hash.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
-#include "puzzle/model/checkpoint.h"
 #include "puzzle/report/run_report.h"
 #include "puzzle/results/run_db.h"
 
@@ -251,10 +250,7 @@ void check_cell_recipes(const CompareGrid& grid) {
   for (const CompareCell& cell : grid.cells) {
     const Recipe recipe = cell_recipe(grid, cell);  // its errors say where
     try {
-      if (recipe.model.empty()) {  // as Pipeline says it
-        fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
-      }
-      validate(recipe, load_model_spec(recipe.model), UselessSettings::kLetPass);
+      (void)load_validated_parent(recipe, UselessSettings::kLetPass);
       if (cell.compress.method == "none") {
         check_programs(recipe, "evaluate");
       }

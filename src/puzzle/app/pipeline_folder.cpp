@@ -13,7 +13,6 @@
 #include "puzzle/base/strings.h"
 #include "puzzle/data/eval_sets.h"
 #include "puzzle/data/token_file.h"
-#include "puzzle/model/checkpoint.h"
 #include "puzzle/results/facts.h"
 #include "puzzle/stages/model_card.h"
 #include "puzzle/tensor/device.h"
@@ -31,10 +30,7 @@ std::string resolved_yaml(const Recipe& recipe) {
 // What a run starts from: the licence where only the parent's files say it, and a baseline search
 // for every child to compare with.
 Recipe complete_recipe(Recipe recipe, UselessSettings useless) {
-  if (recipe.model.empty()) {
-    fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
-  }
-  validate(recipe, load_model_spec(recipe.model), useless);
+  (void)load_validated_parent(recipe, useless);
   if (recipe.license.empty()) {
     recipe.license = license_of(recipe.model);
   }

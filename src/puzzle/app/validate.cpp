@@ -11,6 +11,7 @@
 #include "puzzle/base/error.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/engine/llama_server.h"
+#include "puzzle/model/checkpoint.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/hf_export.h"
 #include "puzzle/stages/search_check.h"
@@ -374,6 +375,15 @@ void validate(const Recipe& recipe, const ModelSpec& parent, UselessSettings use
   Validator validator(recipe, parent, corpus);
   validator.check_all(useless);
   validator.throw_if_any();
+}
+
+ModelSpec load_validated_parent(const Recipe& recipe, UselessSettings useless, CorpusCheck corpus) {
+  if (recipe.model.empty()) {
+    fail(ErrorKind::kUsage, "recipe: model is empty; name the parent");
+  }
+  ModelSpec parent = load_model_spec(recipe.model);
+  validate(recipe, parent, useless, corpus);
+  return parent;
 }
 
 void check_programs(const Recipe& recipe, const std::string& last) {

@@ -18,6 +18,11 @@ void validate(const Recipe& recipe, const ModelSpec& parent,
               UselessSettings useless = UselessSettings::kRefuse,
               CorpusCheck corpus = CorpusCheck::kMustExist);
 
+// The parent of a recipe, without its tensors, once the recipe is validated with it. Throws as
+// validate() and load_model_spec(), Error(kUsage) where the recipe names no model.
+[[nodiscard]] ModelSpec load_validated_parent(const Recipe& recipe, UselessSettings useless,
+                                              CorpusCheck corpus = CorpusCheck::kMustExist);
+
 // The programs outside this one that the stages up to `last` run. Throws Error(kIo) where one is
 // missing, with advice.
 void check_programs(const Recipe& recipe, const std::string& last);
