@@ -167,16 +167,19 @@ TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
   second.grid.options.title = "Second";
   second.grid.options.about = "What came out.\n";
   second.comparison.cells.clear();
-  const std::string page = compare_page({first, second}, "puzzle compare made-up.yaml");
+  const std::string page = compare_page({first, second});
   EXPECT_THAT(page, HasSubstr("## Made up\n\n| cell"));
-  EXPECT_THAT(page, HasSubstr("`puzzle compare made-up.yaml`"));
-  EXPECT_THAT(page, HasSubstr("| ours | 0.3750 ± "));
+  EXPECT_THAT(
+      page,
+      HasSubstr("Made by `puzzle compare folder/made-up.yaml`: another build; this build.\n"));
+  EXPECT_THAT(page,
+              HasSubstr("| --- |\n| parent | 0 | - | - | 1 | 10.5 | - |\n| ours | 0.3750 ± "));
   EXPECT_THAT(page, HasSubstr("| 1 | 0.000 | 0.750 | 12.5 |"));
   EXPECT_THAT(page, HasSubstr("| 2.000 [1.774, 2.226] |"));
   // Rows without numbers are as wide as the table: there is one metric.
-  EXPECT_THAT(page, HasSubstr("| none | no child meets the budgets | - | - | - | - | - |\n"));
+  EXPECT_THAT(page, HasSubstr("| none | no child found | - | - | - | - | - |\n"));
   EXPECT_THAT(page, HasSubstr("| later | not run yet | - | - | - | - | - |\n"));
-  EXPECT_THAT(page, HasSubstr("base.yaml; `threads=2`."));
+  EXPECT_THAT(page, HasSubstr("All cells: `folder/base.yaml`; `threads=2`."));
   EXPECT_THAT(page, HasSubstr("- other, against ours: `seed=1`"));
   EXPECT_THAT(page, HasSubstr(", in `children/ours`"));
   EXPECT_THAT(page, HasSubstr("- later: `seed=2`\n"));
@@ -188,11 +191,11 @@ TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
   third.grid.file = "folder/third.yaml";
   third.grid.options.title = "Third";
   first.grid.options.title = "Made anew";
-  const std::string again = compare_page({third, first}, "puzzle compare third.yaml", page);
+  const std::string again = compare_page({third, first}, page);
   EXPECT_LT(again.find("## Made anew"), again.find("## Third"));
   EXPECT_THAT(again, Not(HasSubstr("## Made up")));
-  EXPECT_EQ(compare_page({third, first}, "puzzle compare third.yaml", again), again);
-  EXPECT_EQ(compare_page({first}, "c", "# A page of another kind\n"), compare_page({first}, "c"));
+  EXPECT_EQ(compare_page({third, first}, again), again);
+  EXPECT_EQ(compare_page({first}, "# A page of another kind\n"), compare_page({first}));
   const Json json = compare_json({first, second}).at("grids");
   ASSERT_EQ(json.size(), 2U);
   EXPECT_EQ(json.at(0).at("name"), "made-up");

@@ -41,6 +41,11 @@ class Validate : public ::testing::Test {
 
 TEST_F(Validate, AcceptsWhatIsRight) { EXPECT_NO_THROW(validate(recipe_, spec_)); }
 
+TEST_F(Validate, AScenarioHasABatchSize) {
+  set("scenario.batch=[]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "scenario.batch is empty");
+}
+
 TEST_F(Validate, NamesEveryProblemAtOnce) {
   set("data.sources=[/nowhere/text.txt]");
   set("data.test_tokens=0");
@@ -175,6 +180,8 @@ TEST_F(Validate, TiedModelsWithNormsOfQAndKHaveAGgufOfTheirOwn) {
   set("search.target=openelm");
   EXPECT_NO_THROW(validate(recipe_, spec_));
   set("scenarios.enabled=true");
+  set("scenarios.lengths=[9223372036854775807/2]");
+  EXPECT_PUZZLE_ERROR(validate(recipe_, spec_), ErrorKind::kUsage, "at most 1048576");
   set("scenarios.lengths=[32/8]");
   EXPECT_PUZZLE_ERROR(
       validate(recipe_, spec_), ErrorKind::kUsage,

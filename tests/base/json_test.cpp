@@ -47,14 +47,15 @@ TEST(Json, DeepNestingIsRefusedNotACrash) {
 }
 
 TEST(Json, MembersAreConverted) {
-  const Json value =
-      parse_json(R"({"n": 7, "x": 0.5, "whole": 8.0, "t": true, "s": "é", "null": null})", "f");
+  const Json value = parse_json(
+      R"({"n": 7, "x": 0.5, "whole": 8.0, "t": true, "s": "é", "null": null, "a": [1, 0.5]})", "f");
   EXPECT_EQ(json_int(value, "n", "f"), 7);
   EXPECT_EQ(json_int(value, "whole", "f"), 8);
   EXPECT_EQ(json_double(value, "n", "f"), 7.0);
   EXPECT_EQ(json_double(value, "x", "f"), 0.5);
   EXPECT_TRUE(json_bool(value, "t", "f", false));
   EXPECT_EQ(json_string(value, "s", "f"), "é");
+  EXPECT_EQ(json_doubles(value, "a", "f"), (std::vector<double>{1.0, 0.5}));
   EXPECT_EQ(json_int(value, "absent", "f", 3), 3);
   EXPECT_EQ(json_int(value, "null", "f", 3), 3);
   EXPECT_EQ(json_double(value, "absent", "f", 0.25), 0.25);
@@ -73,6 +74,8 @@ TEST(Json, MistakesNameFileKeyFoundAndExpected) {
   EXPECT_PUZZLE_ERROR((void)json_int(value, "big", "f"), ErrorKind::kFormat, "a whole number");
   EXPECT_PUZZLE_ERROR((void)json_double(value, "a", "f"), ErrorKind::kFormat,
                       "\"a\" is [1], expected a number");
+  EXPECT_PUZZLE_ERROR((void)json_doubles(value, "n", "f"), ErrorKind::kFormat,
+                      "\"n\" is 7, expected a list of numbers");
   EXPECT_PUZZLE_ERROR((void)json_bool(value, "n", "f", true), ErrorKind::kFormat,
                       "\"n\" is 7, expected true or false");
   EXPECT_PUZZLE_ERROR((void)json_string(value, "n", "f"), ErrorKind::kFormat,

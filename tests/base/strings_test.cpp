@@ -49,6 +49,20 @@ TEST(Strings, TimesForPeople) {
   EXPECT_EQ(human_seconds(100 * 3600.0), "4 days");
 }
 
+TEST(Strings, ANumberIsAllOfTheText) {
+  EXPECT_EQ(parse_number<std::int64_t>("-12"), -12);
+  EXPECT_EQ(parse_number<double>("1e-3"), 1e-3);
+  for (const char* text : {"", "12x", " 12", "1.5", "99999999999999999999"}) {
+    EXPECT_EQ(parse_number<std::int64_t>(text), std::nullopt) << text;
+  }
+}
+
+TEST(Strings, AWordForTheShell) {
+  EXPECT_EQ(shell_word("a/b-1.yaml"), "a/b-1.yaml");
+  EXPECT_EQ(shell_word(""), "''");
+  EXPECT_EQ(shell_word("it's $HOME"), "'it'\\''s $HOME'");
+}
+
 TEST(Strings, NearestForgivesTyposOnly) {
   const Parts known = {"score.num_tokens", "score.method", "seed"};
   EXPECT_EQ(nearest("score.num_token", known), "score.num_tokens");

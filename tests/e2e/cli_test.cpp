@@ -51,6 +51,17 @@ TEST(Cli, WordsThatItDoesNotKnowAreNamedWithTheNearestOne) {
                "did you mean distill_child.num_tokens?");
 }
 
+TEST(Cli, AnAnswerThatCannotBeWrittenIsAnError) {
+  const test::TempDir folder;
+  const std::string err = (folder / "err").string();
+  for (const std::string json : {"", " --json"}) {
+    const std::string command = "'" PUZZLE_BINARY "' options" + json + " > /dev/full 2> " + err;
+    const int status = std::system(command.c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 4);
+    EXPECT_THAT(read_text_file(err), HasSubstr("the answer cannot be written: No space left"));
+  }
+}
+
 TEST(Cli, ValuesThatAreEmptyAreNotPassedOver) {
   const std::string recipe = (test::kSource / "recipes/tiny.yaml").string();  // names no parent
   expect_error({"plan", recipe}, 2, "recipe: model is empty; name the parent");

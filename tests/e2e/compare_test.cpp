@@ -95,7 +95,12 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
       {"--set", "distill_child.num_tokens=2048", "--output", (grid.folder / "page.md").string()}));
   ASSERT_EQ(other.exit_code, 0) << other.err;
   EXPECT_EQ(grid.num_libraries(), 4U);
-  EXPECT_EQ(children(), made) << "what other training starts from is there already";
+  // What other training starts from is there already, and its children are not the first ones'.
+  std::map<std::string, int> both = made;
+  for (const char* cell : {"ours", "paper", "uniform"}) {
+    both[cell] = 2;
+  }
+  EXPECT_EQ(children(), both);
   EXPECT_EQ(read_text_file(grid.folder / "page.md"), other.out);
   // Beside the first comparison, which is still there.
   EXPECT_EQ(parse_json(run_program(grid.words({"--recorded", "--json"})).out, "stdout"),
@@ -124,9 +129,25 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
   ASSERT_EQ(cleaned.exit_code, 0) << cleaned.err;
   EXPECT_FALSE(std::filesystem::exists(grid.folder / "cells/library"));
   EXPECT_EQ(children(),
-            (std::map<std::string, int>{{"ours", 1}, {"paper", 1}, {"uniform", 1}, {"wanda", 1}}));
+            (std::map<std::string, int>{{"ours", 2}, {"paper", 2}, {"uniform", 2}, {"wanda", 1}}));
   EXPECT_EQ(parse_json(run_program(grid.words({"--recorded", "--json"})).out, "stdout"),
             parse_json(first.out, "stdout"));
+}
+
+TEST(Compare, APageThatCannotBeWrittenShowsBeforeTheFirstCell) {
+  const Grid grid;
+  const std::string notes = (grid.folder / "notes.md").string();
+  write_text_file(notes, "# My notes\n");
+  const ProgramResult other = run_program(grid.words({"--output", notes}));
+  EXPECT_EQ(other.exit_code, 2) << other.err;
+  EXPECT_THAT(other.err, HasSubstr("is no page of `puzzle compare`"));
+  EXPECT_EQ(read_text_file(notes), "# My notes\n");
+  make_folder(grid.folder / "more");
+  write_text_file(grid.folder / "more/grid.yaml", "recipe: ../base.yaml\ncells: [ours]\n");
+  const ProgramResult twins = run_program(grid.words({(grid.folder / "more/grid.yaml").string()}));
+  EXPECT_EQ(twins.exit_code, 2) << twins.err;
+  EXPECT_THAT(twins.err, HasSubstr("are of one name"));
+  EXPECT_FALSE(std::filesystem::exists(grid.folder / "cells"));
 }
 
 TEST(Compare, AMistakeInTheLastCellShowsBeforeTheFirstRuns) {

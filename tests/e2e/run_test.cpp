@@ -230,10 +230,23 @@ TEST(Run, WithoutAWorkingLlamaServerTheReportIsStillWritten) {
   EXPECT_THAT(missing.err, HasSubstr("tools/setup.sh --with-server"));
   EXPECT_FALSE(fs::exists(folder / "run/library")) << "hours before it is needed";
 
+  // What an earlier run timed is not about this child.
+  words.back() = "throughput.enabled=false";
+  ASSERT_EQ(run_program(words).exit_code, 0);
+  {
+    RunDb db(folder / "run/run.db");
+    ThroughputRow row;
+    row.key = "earlier";
+    row.model = "child";
+    row.engine = "llama-server";
+    db.put_one(row);
+    db.set_current(RunTable::kThroughput, "throughput", {"earlier"});
+  }
   words.back() = "llama_server.program=/bin/false";
   const ProgramResult broken = run_program(words);
   EXPECT_EQ(broken.exit_code, 4) << broken.err;
   EXPECT_TRUE(fs::exists(folder / "run/report.html"));
+  EXPECT_TRUE(RunDb(folder / "run/run.db", RunDbMode::kRead).throughput().empty());
 }
 
 }  // namespace

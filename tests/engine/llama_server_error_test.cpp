@@ -172,22 +172,10 @@ TEST_F(FakeLlamaServer, LooksUpTokensThatComeWithoutTheirProbability) {
                       "token 9999 is not among the probabilities of all tokens");
 }
 
-TEST_F(FakeLlamaServer, ScoresSequencesOnAllSlots) {
-  LlamaServerOptions three = options("good");
-  three.parallel = 3;
-  const LlamaServer server(model(), three);
-  std::vector<std::vector<std::int32_t>> sequences;
-  for (std::int32_t i = 0; i < 7; ++i) {
-    sequences.push_back({1, 20 + i, 40 + i});
-  }
-  const auto scores = server.score_sequences(sequences);
-  ASSERT_EQ(scores.size(), 7U);
-  for (std::size_t i = 0; i < 7; ++i) {
-    EXPECT_DOUBLE_EQ(scores[i].at(1).log_prob, -40.0 - static_cast<double>(i));
-  }
-  sequences[4].resize(65, 1);
-  EXPECT_PUZZLE_ERROR((void)server.score_sequences(sequences), ErrorKind::kUsage,
-                      "65 tokens do not fit the context of 64");
+TEST_F(FakeLlamaServer, RefusesWhatDoesNotFitTheContext) {
+  const LlamaServer server(model(), options("good"));
+  EXPECT_PUZZLE_ERROR((void)server.score_tokens(std::vector<std::int32_t>(65, 1)),
+                      ErrorKind::kUsage, "65 tokens do not fit the context of 64");
 }
 
 TEST_F(FakeLlamaServer, ALogProbabilityThatUnderflowedStaysFinite) {

@@ -316,6 +316,19 @@ TEST(Solver, WithoutABoundTheBestOfEveryLayerIsOne) {
   EXPECT_FALSE(result.solutions[0].proven);
 }
 
+TEST(Solver, CallsBackBeforeEverySolution) {
+  Problem problem = two_layers();
+  std::int64_t calls = 0;
+  const SolveOptions options{.before_each = [&] { ++calls; }};
+  const SolveResult result = HighsSolver().solve(problem, options);
+  EXPECT_EQ(calls, std::ssize(result.solutions) + (result.no_more_solutions ? 1 : 0));
+  calls = 0;
+  problem.budgets[0].at_least = 500.0;
+  problem.budgets[0].at_most.reset();
+  EXPECT_EQ(HighsSolver().solve(problem, options).status, SolveStatus::kInfeasible);
+  EXPECT_EQ(calls, 3) << "one solution, and two to explain why there is none";
+}
+
 TEST(Solver, ExplainsOnlyIfAsked) {
   Problem problem = two_layers();
   problem.budgets[0].at_least = 500.0;

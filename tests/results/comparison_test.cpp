@@ -67,6 +67,8 @@ TEST(Comparison, ComesBackFromTheDatabase) {
   EXPECT_EQ(got.cells[0].kl_sums, put.cells[0].kl_sums);
   EXPECT_EQ(got.cells[0].unit_tokens, put.cells[0].unit_tokens);
   EXPECT_EQ(got.cells[0].metrics, put.cells[0].metrics);
+  EXPECT_EQ(got.cells[0].parent_metrics, put.cells[0].parent_metrics);
+  EXPECT_EQ(got.cells[0].made_by, "this build");
   EXPECT_EQ(got.cells[0].settings, "seed=1");
   EXPECT_EQ(got.cells[0].key, "key of ours");
   EXPECT_EQ(got.cells[1].reference, "ours");

@@ -16,12 +16,15 @@ inline Comparison made_up_comparison() {
   ours.unit_tokens = {10.0, 20.0, 10.0};
   ours.parameters = 0.75;
   ours.metrics = {{"held-out text/perplexity", 12.5}, {"held-out text/kl", 0.375}};
+  ours.parent_metrics = {{"held-out text/perplexity", 10.5}};
+  ours.made_by = "this build";
   ours.predicted = 0.5;
   ours.seconds = 7.0;
   ComparedCell other{.name = "other", .reference = "ours", .settings = "seed=1"};
   other.key = "key of other";
   other.kl_sums = {9.0, 17.0, 4.0};
   other.unit_tokens = ours.unit_tokens;
+  other.made_by = "another build";
   return {.name = "made-up",
           .title = "Made up",
           .about = "Three cells.",

@@ -237,6 +237,7 @@ TEST(InitLibrary, TwoRanksGiveTheResultOfOne) {
 TEST(InitLibrary, MoreRanksThanWindowsWork) {
   LibraryRun run;
   run.calibration = run.calibration->first_tokens(32);
+  run.validation = run.validation->first_tokens(32);
   test::ThreadGroup::run(3, [&](Communicator& communicator) {
     RunContext context{run.folder.path(), run.db, communicator};
     (void)init_library(context, run.parent, run.space, *run.calibration, *run.validation,

@@ -5,7 +5,6 @@
 #include <exception>
 #include <functional>
 #include <memory>
-#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -62,15 +61,9 @@ class ThreadGroup {
     [[nodiscard]] at::Tensor all_gather(const at::Tensor& part) override {
       return at::stack(exchange(part));
     }
-    [[nodiscard]] at::Tensor reduce_scatter_sum(const at::Tensor& whole) override {
-      return all_gather(whole).sum(0)[rank_];
-    }
-    void send(const at::Tensor& /*tensor*/, int /*destination*/) override { refuse(); }
-    [[nodiscard]] at::Tensor receive(int /*source*/) override { refuse(); }
     void barrier() override { group_.barrier_.arrive_and_wait(); }
 
    private:
-    [[noreturn]] static void refuse() { throw std::logic_error("thread group: no send, receive"); }
     std::vector<at::Tensor> exchange(const at::Tensor& mine) {
       group_.slots_[static_cast<std::size_t>(rank_)] = mine.clone();
       group_.barrier_.arrive_and_wait();

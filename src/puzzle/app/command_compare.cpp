@@ -54,13 +54,42 @@ std::vector<ComparedGrid> load_grids(const CompareArguments& arguments) {
     CompareGrid grid = load_compare_grid(file);
     if (!arguments.run.empty()) {
       grid.options.run = arguments.run;
+      grid.is_command_run = true;
     }
     grid.options.set.insert(grid.options.set.end(), arguments.settings.begin(),
                             arguments.settings.end());
     grid.num_command_settings = arguments.settings.size();
+    const auto same = std::ranges::find(
+        grids, grid.page_name(), [](const ComparedGrid& each) { return each.grid.page_name(); });
+    if (same != grids.end()) {
+      fail(ErrorKind::kUsage,
+           "{} and {} are of one name, which their parts of the page would share",
+           same->grid.file.string(), file);
+    }
     grids.push_back({std::move(grid), {}});
   }
   return grids;
+}
+
+std::filesystem::path page_file(const CompareArguments& arguments,
+                                const std::vector<ComparedGrid>& grids) {
+  return arguments.output.empty()
+             ? std::filesystem::path(grids.front().grid.options.run) / "compare.md"
+             : std::filesystem::path(arguments.output);
+}
+
+// The page as it was, or nothing where it is still to be made.
+std::string earlier_page(const std::filesystem::path& file) {
+  const std::string earlier = std::filesystem::exists(file) ? read_text_file(file) : "";
+  if (!is_compare_page(earlier)) {
+    fail(ErrorKind::kUsage, "--output {}: is no page of `puzzle compare`, and would be overwritten",
+         file.string());
+  }
+  return earlier;
+}
+
+void make_page_folder(const std::filesystem::path& file) {
+  make_folder(file.has_parent_path() ? file.parent_path() : ".");
 }
 
 void check_recorded(const std::vector<ComparedGrid>& grids) {
@@ -74,16 +103,10 @@ void check_recorded(const std::vector<ComparedGrid>& grids) {
   }
 }
 
-void show(const CompareArguments& arguments, const std::vector<ComparedGrid>& grids,
+void show(const std::filesystem::path& file, const std::vector<ComparedGrid>& grids,
           GlobalOptions& global) {
-  std::filesystem::path file = arguments.output;
-  if (file.empty()) {
-    const std::filesystem::path folder = grids.front().grid.options.run;
-    make_folder(folder);
-    file = folder / "compare.md";
-  }
-  const std::string page = compare_page(grids, global.command,
-                                        std::filesystem::exists(file) ? read_text_file(file) : "");
+  const std::string page = compare_page(grids, earlier_page(file));
+  make_page_folder(file);
   write_text_file(file, page);
   if (global.json) {
     print_json(global, compare_json(grids));
@@ -94,10 +117,14 @@ void show(const CompareArguments& arguments, const std::vector<ComparedGrid>& gr
 
 void compare(const CompareArguments& arguments, GlobalOptions& global) {
   std::vector<ComparedGrid> grids = load_grids(arguments);
+  const std::filesystem::path file = page_file(arguments, grids);
+  // What is wrong with the page or with any grid shows before the first one runs.
+  (void)earlier_page(file);
   if (!arguments.recorded) {
     for (const ComparedGrid& each : grids) {
-      check_cell_recipes(each.grid);  // of all grids before the first one runs
+      check_cell_recipes(each.grid);
     }
+    make_page_folder(file);
   }
   const CompareGrid& first = grids.front().grid;
   const std::unique_ptr<Communicator> communicator =
@@ -110,7 +137,7 @@ void compare(const CompareArguments& arguments, GlobalOptions& global) {
     check_recorded(grids);
   }
   if (communicator->is_first()) {
-    show(arguments, grids, global);
+    show(file, grids, global);
   }
 }
 

@@ -1,7 +1,9 @@
 #include "puzzle/app/command_line.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <string>
 #include <string_view>
@@ -13,6 +15,7 @@
 #include "puzzle/app/commands.h"
 #include "puzzle/app/failure.h"
 #include "puzzle/app/version.h"
+#include "puzzle/base/error.h"
 #include "puzzle/base/interrupt.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
@@ -30,7 +33,7 @@ constexpr const char* kProgramFooter =
     "Examples:\n"
     "  puzzle run MODEL.gguf --corpus texts/ --target llama-server \\\n"
     "      --budget \"generation_tokens_per_s >= 1.3x\"\n"
-    "  puzzle plan MODEL.gguf --corpus texts/    what that will cost\n"
+    "  puzzle plan ...                           the same words as for run: what that will cost\n"
     "  puzzle run recipe.yaml                    all options from a file; `puzzle options` lists "
     "them\n"
     "  puzzle VERB --help                        the options of one verb\n"
@@ -54,20 +57,6 @@ std::string rank_prefix() {
   }
 }
 
-// As a POSIX shell takes it for this one word.
-std::string shell_word(const std::string& argument) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,+@%";
-  if (!argument.empty() && argument.find_first_not_of(kPlain) == std::string::npos) {
-    return argument;
-  }
-  std::string word = "'";
-  for (const char c : argument) {
-    word += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  }
-  return word + "'";
-}
-
 std::string shell_command(int argc, char** argv) {
   std::vector<std::string> words;
   for (int i = 0; i < argc; ++i) {
@@ -76,7 +65,15 @@ std::string shell_command(int argc, char** argv) {
   return join(words, " ");
 }
 
-int report(GlobalOptions& global, const Failure& failure) {
+bool write_answer(const std::string& text) {
+  return std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+}
+
+std::string answer_text(const Json& value) {
+  return value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+int report(const GlobalOptions& global, const Failure& failure) {
   erase_progress_line();
   std::fprintf(stderr, "%spuzzle: %s\n", rank_prefix().c_str(), failure.message.c_str());
   if (global.debug && !failure.backtrace.empty()) {
@@ -84,7 +81,7 @@ int report(GlobalOptions& global, const Failure& failure) {
   }
   const int code = exit_code(failure.kind);
   if (global.json && !global.is_launched && !global.has_answered) {
-    print_json(global, {{"error", error_json(failure.kind, failure.message)}});
+    (void)write_answer(answer_text({{"error", error_json(failure.kind, failure.message)}}));
   }
   return code;
 }
@@ -195,12 +192,15 @@ void refuse_empty(CLI::Option& option, const std::string& expected) {
       ""));
 }
 
-void print_text(const std::string& text) { std::fputs(text.c_str(), stdout); }
+void print_text(const std::string& text) {
+  if (!write_answer(text)) {
+    fail(ErrorKind::kIo, "the answer cannot be written: {}", std::strerror(errno));
+  }
+}
 
 void print_json(GlobalOptions& global, const Json& value) {
-  print_text(value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-  std::fflush(stdout);
-  global.has_answered = true;
+  global.has_answered = true;  // or as much of it as could be written
+  print_text(answer_text(value));
 }
 
 Json error_json(ErrorKind kind, const std::string& message) {

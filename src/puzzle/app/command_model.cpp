@@ -1,5 +1,4 @@
 // inspect, generate, solve: verbs on single files; engines: what becomes of them.
-#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -14,6 +13,7 @@
 #include "puzzle/arch/inspect.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/formats/gguf.h"
 #include "puzzle/formats/safetensors.h"
 #include "puzzle/mip/highs_solver.h"
@@ -32,12 +32,11 @@ namespace fs = std::filesystem;
 CLI::Validator number_check(const char* name, const char* expected, bool (*holds)(double)) {
   return CLI::Validator(
       [expected, holds](const std::string& text) -> std::string {
-        double value = 0.0;
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
+        const auto value = parse_number<double>(text);
+        if (!value || !std::isfinite(*value)) {
           return fmt::format("'{}' is not a number, expected {}", text, expected);
         }
-        return holds(value) ? "" : fmt::format("{}, expected {}", text, expected);
+        return holds(*value) ? "" : fmt::format("{}, expected {}", text, expected);
       },
       name);
 }

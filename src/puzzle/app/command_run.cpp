@@ -98,8 +98,9 @@ std::string budget_syntax(const char* quote) {
   const std::vector<std::string> decimal = {quoted("K"), quoted("M"), quoted("G")};
   const std::vector<std::string> binary = {quoted("KiB"), quoted("MiB"), quoted("GiB")};
   return fmt::format(
-      "a cost, {} (for a rate {}), a number and a suffix: {} (times the parent's), "
-      "{} (decimal), {} (10^9, not of bytes), {} (bytes). Several budgets hold together",
+      "a cost, {} (for a rate {}), a number and, if wanted, a suffix: {} (times the parent's; the "
+      "only one of seconds), {} (decimal), {} (10^9, not of bytes), {} (bytes). Several budgets "
+      "hold together",
       quoted("<="), quoted(">="), quoted("x"), join(decimal, ", "), quoted("B"),
       join(binary, ", "));
 }

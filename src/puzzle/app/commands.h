@@ -41,7 +41,7 @@ void add_model_commands(CLI::App& app, GlobalOptions& global, Action& selected);
 // `expected` says in words what belongs there.
 void refuse_empty(CLI::Option& option, const std::string& expected);
 
-// Results, on stdout.
+// Results, on stdout. Throw Error(kIo) if it takes no more.
 void print_text(const std::string& text);
 void print_json(GlobalOptions& global, const nlohmann::json& value);
 

@@ -40,7 +40,13 @@ struct CompareGrid {
   std::filesystem::path file;
   CompareOptions options;
   std::vector<CompareCell> cells;
-  std::size_t num_command_settings = 0;  // the last of options.set: from --set, not from the file
+  // Of the command line: the last of options.set, and whether options.run is from there.
+  std::size_t num_command_settings = 0;
+  bool is_command_run = false;
+
+  // What its part of a page is called: the file's name without folder and ending, and the settings
+  // of the command line, under which it is another part.
+  [[nodiscard]] std::string page_name() const;
 };
 
 // Throws Error(kUsage) naming the file: a recipe instead of a grid, no recipe or cells, a name
@@ -76,7 +82,9 @@ struct ComparedGrid {
 // A Markdown page: the table of every grid, and how it was made. What `earlier`, the page as it
 // was, says of other grids stays, so that a page can be filled grid by grid, from several folders.
 [[nodiscard]] std::string compare_page(const std::vector<ComparedGrid>& grids,
-                                       const std::string& command, const std::string& earlier = "");
+                                       const std::string& earlier = "");
+// Whether `text` is such a page, or nothing.
+[[nodiscard]] bool is_compare_page(const std::string& text);
 [[nodiscard]] nlohmann::json compare_json(const std::vector<ComparedGrid>& grids);
 
 }  // namespace puzzle

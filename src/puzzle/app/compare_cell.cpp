@@ -3,15 +3,18 @@
 #include <filesystem>
 #include <utility>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/pipeline.h"
+#include "puzzle/app/version.h"
 #include "puzzle/arch/cost.h"
 #include "puzzle/base/hash.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/log.h"
 #include "puzzle/base/strings.h"
 #include "puzzle/model/checkpoint.h"
+#include "puzzle/results/machine.h"
 #include "puzzle/results/run_db.h"
 #include "puzzle/stages/evaluate.h"
 #include "puzzle/tensor/with_place.h"
@@ -22,6 +25,7 @@ namespace {
 // Raise when the same inputs give other results.
 constexpr std::int64_t kCompareVersion = 2;
 constexpr const char* kCompareStage = "compare";
+constexpr const char* kParentRows = "parent";  // evaluate.h
 
 // A child and what is known of it before it is evaluated.
 struct CellChild {
@@ -31,6 +35,10 @@ struct CellChild {
   std::string budget{};
   double predicted = 0.0;
 };
+
+std::string this_maker() {
+  return fmt::format("puzzle {}, {}, {}", kPuzzleVersion, build_description(), read_machine().cpu);
+}
 
 double as_fraction(double parameters, const ModelSpec& parent) {
   return parameters / static_cast<double>(num_parameters(parent));
@@ -50,8 +58,14 @@ CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
                            const EvaluateOptions& options) {
   RunContext& context = pipeline.context();
   const LoadedModel& parent = pipeline.parent();
+  const TokenPart& calibration = pipeline.parts().calibration;
+  KeyBuilder content;  // cells of one name in one folder may be of other grids or settings
+  content.add("calibration", calibration.content_key());
+  add_options_to_key(content, cell.compress);
+  const std::string folder =
+      fmt::format("{}-{}", cell.name, content.key().substr(0, Pipeline::kFolderKeyLength));
   const CompressResult compressed = with_place("compress", [&] {
-    return compress_parent(context, parent, cell.name, pipeline.parts().calibration, cell.compress);
+    return compress_parent(context, parent, folder, calibration, cell.compress);
   });
   ModelWeights weights = load_model(compressed.folder, context.type);
   move_to(weights, context.device, context.type);
@@ -68,25 +82,29 @@ void add_evaluation(const RunDb& db, ComparedCell& cell) {
   for (const EvaluationRow& row : db.evaluations()) {
     if (row.model == cell.name) {
       cell.metrics[row.task + "/" + row.metric] = row.value;
+    } else if (row.model == kParentRows) {
+      cell.parent_metrics[row.task + "/" + row.metric] = row.value;
     }
   }
 }
 
-// What making the child took: of the run that made it, not of one that found it done.
-double seconds_of(RunDb& db, const std::string& cell, const std::string& child_key,
-                  double seconds) {
+// What making the child took, and who did: of the run that made it, not of one that found it done.
+void add_making(RunDb& db, const std::string& child_key, double seconds, ComparedCell& cell) {
   KeyBuilder key;
   key.add("stage", kCompareStage).add("version", kCompareVersion);
-  key.add("cell", cell).add("child", child_key);
+  key.add("cell", cell.name).add("child", child_key);
   if (!db.has_stage(key.key())) {
-    db.put(StageRecord{.key = key.key(),
-                       .stage = kCompareStage,
-                       .what = cell,
-                       .seconds = 0.0,  // the stages have records of their own
-                       .detail_json = Json{{"seconds", seconds}}.dump()});
+    db.put(
+        StageRecord{.key = key.key(),
+                    .stage = kCompareStage,
+                    .what = cell.name,
+                    .seconds = 0.0,  // the stages have records of their own
+                    .detail_json = Json{{"seconds", seconds}, {"made_by", this_maker()}}.dump()});
   }
-  const char* place = "run.db: compare";
-  return json_double(parse_json(db.find_stage(key.key())->detail_json, place), "seconds", place);
+  const Json making = record_detail(db, *db.find_stage(key.key()));
+  const std::string place = db.path().string();
+  cell.seconds = json_double(making, "seconds", place);
+  cell.made_by = json_string(making, "made_by", place, "");  // earlier versions recorded none
 }
 
 }  // namespace
@@ -125,7 +143,7 @@ ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicat
                     .key();
   result.folder = child.folder.lexically_relative(recipe.run).string();
   add_evaluation(db, result);
-  result.seconds = seconds_of(db, cell.name, child.key, watch.seconds());
+  add_making(db, child.key, watch.seconds(), result);
   return result;
 }
 

@@ -1,14 +1,14 @@
 // What `puzzle compare` shows: a Markdown page, and the same as JSON.
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
 #include "puzzle/app/compare.h"
-#include "puzzle/app/version.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
 #include "puzzle/base/strings.h"
-#include "puzzle/results/machine.h"
 
 namespace puzzle {
 namespace {
@@ -38,20 +38,37 @@ std::string empty_row(const std::string& cell, const char* why, std::size_t num_
   return row + "\n";
 }
 
+std::string metrics_text(const std::map<std::string, double>& values,
+                         const std::vector<std::string>& metrics) {
+  std::string text;
+  for (const std::string& name : metrics) {
+    const auto found = values.find(name);
+    text += found == values.end() ? " - |" : fmt::format(" {:.4g} |", found->second);
+  }
+  return text;
+}
+
 std::string row_text(const Comparison& comparison, const ComparedCell& cell,
                      const std::vector<std::string>& metrics) {
   if (cell.kl_sums.empty()) {
-    return empty_row(cell.name, "no child meets the budgets", metrics.size());
+    return empty_row(cell.name, "no child found", metrics.size());
   }
   const SumRatio kl = cell.kl();
   std::string row =
       fmt::format("| {} | {:.4f} ± {:.4f} | {} | {:.3f} | {:.3f} |", cell.name, kl.value,
                   kl.standard_error, ratio_text(comparison, cell), cell.predicted, cell.parameters);
-  for (const std::string& name : metrics) {
-    const auto found = cell.metrics.find(name);
-    row += found == cell.metrics.end() ? " - |" : fmt::format(" {:.4g} |", found->second);
+  return row + metrics_text(cell.metrics, metrics) +
+         fmt::format(" {} |\n", human_seconds(cell.seconds));
+}
+
+// What the cells' metrics start from; nothing where no cell says.
+std::string parent_row(const Comparison& comparison, const std::vector<std::string>& metrics) {
+  std::map<std::string, double> values;
+  for (const ComparedCell& cell : comparison.cells) {
+    values.insert(cell.parent_metrics.begin(), cell.parent_metrics.end());
   }
-  return row + fmt::format(" {} |\n", human_seconds(cell.seconds));
+  return values.empty() ? ""
+                        : "| parent | 0 | - | - | 1 |" + metrics_text(values, metrics) + " - |\n";
 }
 
 std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
@@ -63,6 +80,7 @@ std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
     rule += " --- |";
   }
   table += " time |\n" + rule + " --- |\n";
+  table += parent_row(comparison, metrics);
   for (const CompareCell& cell : grid.cells) {
     const ComparedCell* made = comparison.find(cell.name);
     table += made == nullptr ? empty_row(cell.name, "not run yet", metrics.size())
@@ -72,7 +90,9 @@ std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
 }
 
 std::string settings_text(const CompareGrid& grid, const Comparison& comparison) {
-  std::string text = "All cells: " + grid.options.recipe;
+  std::string text =
+      fmt::format("All cells: `{}`",
+                  (grid.file.parent_path() / grid.options.recipe).lexically_normal().string());
   for (const std::string& setting : grid.options.set) {
     text += "; `" + setting + "`";
   }
@@ -90,22 +110,15 @@ std::string settings_text(const CompareGrid& grid, const Comparison& comparison)
   return text;
 }
 
+constexpr std::string_view kPageTitle = "# Recipes compared";
 // Opens the part of a page that is of one grid, so that it is found again.
 constexpr std::string_view kMark = "<!-- grid ";
 constexpr std::string_view kMarkEnd = " -->\n";
 
 struct PageSection {
-  std::string grid;  // page_name()
+  std::string grid;  // its page_name()
   std::string text;  // with its mark
 };
-
-// A grid under other settings of the command line is another part of the page.
-std::string page_name(const CompareGrid& grid) {
-  const std::vector<std::string>& set = grid.options.set;
-  const std::vector<std::string> more(
-      set.end() - static_cast<std::ptrdiff_t>(grid.num_command_settings), set.end());
-  return join({grid.file.stem().string(), join(more, "; ")}, more.empty() ? "" : " ");
-}
 
 // What a page that was written before holds; nothing for a page without marks.
 std::vector<PageSection> page_sections(const std::string& page) {
@@ -121,14 +134,40 @@ std::vector<PageSection> page_sections(const std::string& page) {
   return sections;
 }
 
-std::string section_text(const ComparedGrid& each, const std::string& command) {
+std::vector<std::string> command_settings(const CompareGrid& grid) {
+  const std::vector<std::string>& set = grid.options.set;
+  return {set.end() - static_cast<std::ptrdiff_t>(grid.num_command_settings), set.end()};
+}
+
+// The command that makes the table, and who made what it holds.
+std::string origin_text(const CompareGrid& grid, const Comparison& comparison) {
+  std::string text = "Made by `puzzle compare " + shell_word(grid.file.string());
+  text += grid.is_command_run ? " --run " + shell_word(grid.options.run) : "";
+  for (const std::string& setting : command_settings(grid)) {
+    text += " --set " + shell_word(setting);
+  }
+  text += "`";
+  std::set<std::string> makers;
+  for (const ComparedCell& cell : comparison.cells) {
+    if (!cell.made_by.empty()) {
+      makers.insert(cell.made_by);
+    }
+  }
+  const char* between = ": ";
+  for (const std::string& maker : makers) {
+    text += between + maker;
+    between = "; ";
+  }
+  return text + ".\n";
+}
+
+std::string section_text(const ComparedGrid& each) {
   const auto& [grid, comparison] = each;
   std::string text =
-      fmt::format("{}{}{}## {}\n\n", kMark, page_name(grid), kMarkEnd, grid.options.title);
+      fmt::format("{}{}{}## {}\n\n", kMark, grid.page_name(), kMarkEnd, grid.options.title);
   text += grid.options.about.empty() ? "" : std::string(trim(grid.options.about)) + "\n\n";
   text += table_text(grid, comparison) + "\n" + settings_text(grid, comparison);
-  return text + fmt::format("\nWritten by `{}` (puzzle {}, {}).\n", command, kPuzzleVersion,
-                            read_machine().cpu);
+  return text + "\n" + origin_text(grid, comparison);
 }
 
 Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
@@ -156,19 +195,28 @@ Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
 
 }  // namespace
 
-std::string compare_page(const std::vector<ComparedGrid>& grids, const std::string& command,
-                         const std::string& earlier) {
+std::string CompareGrid::page_name() const {
+  const std::vector<std::string> more = command_settings(*this);
+  return join({file.stem().string(), join(more, "; ")}, more.empty() ? "" : " ");
+}
+
+bool is_compare_page(const std::string& text) {
+  return trim(text).empty() || text.starts_with(kPageTitle);
+}
+
+std::string compare_page(const std::vector<ComparedGrid>& grids, const std::string& earlier) {
   std::vector<PageSection> sections = page_sections(earlier);
   for (const ComparedGrid& each : grids) {
-    const std::string name = page_name(each.grid);
+    const std::string name = each.grid.page_name();
     auto section = std::ranges::find(sections, name, &PageSection::grid);
     if (section == sections.end()) {
       section = sections.insert(sections.end(), {name, ""});
     }
-    section->text = section_text(each, command);
+    section->text = section_text(each);
   }
   std::string page =
-      "# Recipes compared\n\nKL: nats per token from the parent to the child, on test text that "
+      std::string(kPageTitle) +
+      "\n\nKL: nats per token from the parent to the child, on test text that "
       "nothing else saw, ± standard error; ratio: to the cell with ratio 1, unit of text by unit "
       "of text, with its 95 % interval; predicted: the search's sum of scores; parameters: of the "
       "parent's; time: of what no cell above had made.\n";

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
@@ -21,7 +22,6 @@
 #include "puzzle/results/throughput_rows.h"
 #include "puzzle/stages/gguf_export.h"
 #include "puzzle/stages/search_budgets.h"
-#include "puzzle/stages/weight_types.h"
 #include "puzzle/tensor/device.h"
 
 namespace puzzle {
@@ -204,12 +204,26 @@ void Pipeline::settle_scores() {
   }
 }
 
+// What the stages behind the search said of another architecture.
+void Pipeline::forget_results() {
+  db_->set_current(RunTable::kModels, "export", {});
+  db_->set_current(RunTable::kEvaluations, "evaluate", {});
+  db_->set_current(RunTable::kEvaluations, "throughput", {});
+  db_->set_current(RunTable::kThroughput, "throughput", {});
+}
+
 void Pipeline::search_stage() {
+  const std::set<std::string> before = context_->communicator.is_first()
+                                           ? db_->current_keys(RunTable::kArchitectures, "search")
+                                           : std::set<std::string>{};
   if (recipe_.score.method == "hybrid") {
     settle_scores();
   }
   found_ = search(*context_, *parent_, space_, recipe_.scenario, measured_.rows, recipe_.search,
                   child_source());
+  if (context_->communicator.is_first() && before != std::set<std::string>{found_.key}) {
+    forget_results();
+  }
   const auto parameters = static_cast<double>(num_parameters(parent_->weights.spec));
   for (const FoundArchitecture& found : found_.found) {
     log_info("search: {}: predicted damage {:.4f} nats, {:.1f} % of the parent's parameters",
@@ -224,7 +238,7 @@ void Pipeline::search_stage() {
 }
 
 std::string Pipeline::state_name(std::string_view suffix, const std::string& content_key) const {
-  return is_cell_ ? fmt::format("{}-{}", suffix.substr(1), content_key.substr(0, 12))
+  return is_cell_ ? fmt::format("{}-{}", suffix.substr(1), content_key.substr(0, kFolderKeyLength))
                   : child_name_ + std::string(suffix);
 }
 
@@ -265,10 +279,25 @@ void Pipeline::repair_to(const std::string& folder_name, const std::string& name
   child_ = {name, result.folder, result.key};
 }
 
+// Cells of one name in one folder may be of other grids or settings.
+std::string Pipeline::trained_folder() const {
+  if (!is_cell_) {
+    return child_name_;
+  }
+  KeyBuilder content;
+  content.add("child", child_.key).add("text", parts_->train.content_key());
+  content.add("validation", parts_->validation.content_key()).add("seed", context_->seed);
+  add_options_to_key(content, recipe_.distill_child);
+  if (recipe_.repair_trained) {
+    add_options_to_key(content, recipe_.repair);
+  }
+  return fmt::format("{}-{}", child_name_, content.key().substr(0, kFolderKeyLength));
+}
+
 void Pipeline::distill_child_stage() {
   const bool is_last = !recipe_.repair_trained || !recipe_.repair_child;
-  const std::string own_name = child_name_;
-  const std::string trained_name = child_name_ + std::string(kTrainedSuffix);
+  const std::string own_name = trained_folder();
+  const std::string trained_name = own_name + std::string(kTrainedSuffix);
   if (context_->communicator.is_first()) {  // curves of another recipe's training
     for (const std::string& name : {own_name, trained_name}) {
       if (!recipe_.train_child || name != (is_last ? own_name : trained_name)) {
@@ -284,9 +313,9 @@ void Pipeline::distill_child_stage() {
       distill_child(*context_, *parent_, {child_.folder, child_.key, name}, parts_->train,
                     parts_->validation, recipe_.distill_child);
   before_.push_back(child_);
-  child_ = {name, result.folder, result.key};
+  child_ = {is_last ? child_name_ : name, result.folder, result.key};
   if (!is_last) {
-    repair_to(child_name_, child_name_);
+    repair_to(own_name, child_name_);
   }
 }
 
@@ -308,12 +337,8 @@ std::vector<BudgetOutcome> Pipeline::outcomes() const {
   if (!measured_.rows.empty()) {
     times = std::make_unique<CostModel>(measured_.rows, "measured costs");
   }
-  const CostSetting setting{
-      &parent_->weights.spec,
-      parse_export_target(recipe_.search.target),
-      deployed_types(recipe_.search.types, recipe_.scenario, parent_->path),
-      times.get(),
-      {child->batch, recipe_.scenario.prompt_tokens, recipe_.scenario.generated_tokens}};
+  const CostSetting setting = cost_setting(parent_->weights.spec, parent_->path, recipe_.search,
+                                           recipe_.scenario, child->batch, times.get());
   return budget_outcomes(parse_budgets(recipe_.search.budgets), setting, child->layers, *db_,
                          recipe_.measure.engine);
 }

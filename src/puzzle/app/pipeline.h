@@ -37,6 +37,8 @@ class Pipeline {
   static constexpr std::string_view kAssembledSuffix = "-assembled";
   static constexpr std::string_view kRepairedSuffix = "-repaired";
   static constexpr std::string_view kTrainedSuffix = "-trained";
+  // Of a content key, in the names of folders that are named after their content.
+  static constexpr std::size_t kFolderKeyLength = 12;
   // What `compare_distilled` adds to the name of a compared child.
   static constexpr std::string_view kDistilledSuffix = "-distilled";
 
@@ -121,6 +123,8 @@ class Pipeline {
   // it is made of.
   [[nodiscard]] std::string state_name(std::string_view suffix,
                                        const std::string& content_key) const;
+  // Where distill-child puts the child, below children/.
+  [[nodiscard]] std::string trained_folder() const;
   [[nodiscard]] const TokenPart& repair_text() const;
   // Puts the repaired child in the place of the one there is.
   void repair_to(const std::string& folder_name, const std::string& name);
@@ -128,6 +132,7 @@ class Pipeline {
   [[nodiscard]] ChildSource child_source() const;
   // Scores exactly what the search chooses on estimates, until its choice stands (score_chosen).
   void settle_scores();
+  void forget_results();
   void open_folder();
   void record_facts(const std::string& command);
   void check_training_text(const std::string& last) const;

@@ -42,10 +42,8 @@ double budget_fraction(const BudgetSpec& budget, const Recipe& recipe, const Mod
   }
   double fraction = budget.cost->is_measured ? 1.0 : 0.0;
   for (const std::int64_t batch : recipe.scenario.batch) {
-    const CostSetting setting{
-        &parent, parse_export_target(recipe.search.target),
-        deployed_types(recipe.search.types, recipe.scenario, recipe.model), nullptr,
-        Workload{batch, recipe.scenario.prompt_tokens, recipe.scenario.generated_tokens}};
+    const CostSetting setting =
+        cost_setting(parent, recipe.model, recipe.search, recipe.scenario, batch);
     if (!budget.cost->is_measured) {
       const double whole = model_costs(parent.layers, setting).at(std::string(budget.cost->name));
       fraction = std::max(fraction, whole > 0.0 ? budget.value / whole : 1.0);

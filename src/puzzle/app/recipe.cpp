@@ -31,8 +31,10 @@ void Recipe::visit(OptionList& list) {
   list.add("repair_child", repair_child,
            "Whether repair, the closed-form refit of the assembled child, is part of the run.");
   list.add("train_child", train_child, "Whether distill-child is part of the run.");
-  list.add("repair_trained", repair_trained,
-           "Whether distill-child is followed by another repair, kept if the held-out KL falls.");
+  list.add(
+      "repair_trained", repair_trained,
+      "Whether distill-child is followed by another repair, kept if the held-out KL falls by more "
+      "than its standard error.");
   list.add("compare", compare, Choices{comparable_names()},
            "Children at the same budgets to evaluate beside ours, before global distillation: "
            "paper-init is "

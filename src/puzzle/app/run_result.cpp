@@ -115,7 +115,7 @@ Json architectures_json(const RunDb& db) {
                                {"blocks", row.blocks},
                                {"objective", row.objective},
                                {"gap", row.gap},
-                               {"costs", parse_json(row.costs_json, "run.db")}};
+                               {"costs", parse_json(row.costs_json, db.path().string())}};
   }
   return architectures;
 }

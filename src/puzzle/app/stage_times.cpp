@@ -21,8 +21,8 @@ std::string whole_stage_key(const std::string& stage) {
 
 bool is_part(const StageRecord& row) { return row.key != whole_stage_key(row.stage); }
 
-std::int64_t peak_of(const StageRecord& whole) {
-  return parse_json(whole.detail_json, "run.db").value(kPeakMember, std::int64_t{0});
+std::int64_t peak_of(const RunDb& db, const StageRecord& whole) {
+  return json_int(record_detail(db, whole), kPeakMember, db.path().string(), 0);
 }
 
 }  // namespace
@@ -51,7 +51,7 @@ void StageSitting::record(RunDb& db, double seconds, std::int64_t peak_memory_by
     return;
   }
   const double earlier_s = earlier ? earlier->seconds : 0.0;
-  const std::int64_t earlier_peak = earlier ? peak_of(*earlier) : 0;
+  const std::int64_t earlier_peak = earlier ? peak_of(db, *earlier) : 0;
   db.put({.key = key,
           .stage = stage_,
           .what = "everything else",
@@ -66,7 +66,7 @@ std::vector<StageTotal> stage_totals(const RunDb& db, const std::vector<std::str
     total.stage = row.stage;
     total.seconds += row.seconds;
     if (!is_part(row)) {
-      total.peak_memory_bytes = peak_of(row);
+      total.peak_memory_bytes = peak_of(db, row);
     }
   }
   std::vector<StageTotal> totals;

@@ -131,6 +131,9 @@ class Validator {
   // Costs of tokens beyond a context that this program cut would be those of another model, and
   // llama.cpp goes beyond no model's.
   void check_scenario() {
+    if (recipe_.scenario.batch.empty()) {
+      add("scenario.batch is empty; name at least one batch size");
+    }
     const std::int64_t tokens = recipe_.scenario.prompt_tokens + recipe_.scenario.generated_tokens;
     const bool runs = recipe_.throughput.enabled && exports_gguf(recipe_);
     if ((runs || !parent_.context_limit.empty()) && tokens > parent_.context_length) {

@@ -1,10 +1,11 @@
 #include "puzzle/arch/block_spec.h"
 
-#include <charconv>
+#include <algorithm>
 
 #include <fmt/format.h>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/strings.h"
 
 namespace puzzle {
 namespace {
@@ -15,9 +16,7 @@ std::int64_t number_after(std::string_view name, std::string_view prefix) {
     return 0;
   }
   name.remove_prefix(prefix.size());
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value);
-  return error == std::errc() && end == name.data() + name.size() && value > 0 ? value : 0;
+  return std::max<std::int64_t>(0, parse_number<std::int64_t>(name).value_or(0));
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "puzzle/arch/hf_layers.h"
 
-#include <charconv>
 #include <optional>
 
 #include <fmt/format.h>
@@ -9,6 +8,7 @@
 #include "puzzle/arch/nemotron_blocks.h"
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
+#include "puzzle/base/strings.h"
 
 namespace puzzle {
 namespace {
@@ -60,11 +60,8 @@ void skip_parts(const Json& parts, const std::string& place, BlockSpec& block) {
 
 // Older files pad the number with zeros ("03").
 std::optional<std::size_t> layer_number(const std::string& text, std::size_t num_layers) {
-  std::size_t layer = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, layer);
-  const bool is_layer = error == std::errc() && stop == end && layer < num_layers;
-  return is_layer ? std::optional(layer) : std::nullopt;
+  const auto layer = parse_number<std::size_t>(text);
+  return layer && *layer < num_layers ? layer : std::nullopt;
 }
 
 void parse_per_layer_config(const Json& overrides, const ModelSpec& spec, const std::string& place,

@@ -1,7 +1,6 @@
 #include "puzzle/arch/search_space.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <optional>
 
@@ -9,26 +8,16 @@
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/options.h"
+#include "puzzle/base/strings.h"
 
 namespace puzzle {
 namespace {
-
-// The number that makes up all of `text`, or nothing.
-template <class Number>
-std::optional<Number> whole_number(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return std::nullopt;
-  }
-  return value;
-}
 
 std::optional<std::int64_t> count_after(std::string_view name, std::string_view prefix) {
   if (!name.starts_with(prefix)) {
     return std::nullopt;
   }
-  const auto count = whole_number<std::int64_t>(name.substr(prefix.size()));
+  const auto count = parse_number<std::int64_t>(name.substr(prefix.size()));
   return count && *count > 0 ? count : std::nullopt;
 }
 
@@ -119,7 +108,7 @@ void add_ffn(std::vector<FfnSpec>& variants, const std::string& name, const FfnS
     if (is_swiglu) {
       add_once(variants, FfnSpec::swiglu(*width));
     }
-  } else if (const auto fraction = whole_number<double>(name);
+  } else if (const auto fraction = parse_number<double>(name);
              fraction && *fraction > 0.0 && *fraction <= 1.0) {
     if (is_swiglu) {
       add_once(variants, FfnSpec::swiglu(rounded_width(*fraction, parent.width, multiple)));

@@ -182,4 +182,13 @@ std::string json_string(const Json& value, const char* key, const std::string& p
   return member == nullptr ? fallback : as_string(*member, key, place);
 }
 
+std::vector<double> json_doubles(const Json& value, const char* key, const std::string& place) {
+  const Json& member = require_member(value, key, place);
+  const auto is_number = [](const Json& element) { return element.is_number(); };
+  if (!member.is_array() || !std::all_of(member.begin(), member.end(), is_number)) {
+    fail_type(member, key, place, "a list of numbers");
+  }
+  return member.get<std::vector<double>>();
+}
+
 }  // namespace puzzle

@@ -39,5 +39,7 @@ void check_json_keys(const Json& object, const std::vector<std::string>& known,
 [[nodiscard]] std::string json_string(const Json& value, const char* key, const std::string& place);
 [[nodiscard]] std::string json_string(const Json& value, const char* key, const std::string& place,
                                       const std::string& fallback);
+[[nodiscard]] std::vector<double> json_doubles(const Json& value, const char* key,
+                                               const std::string& place);
 
 }  // namespace puzzle

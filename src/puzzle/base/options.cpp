@@ -1,7 +1,6 @@
 #include "puzzle/base/options.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <type_traits>
 
@@ -92,23 +91,21 @@ struct FieldReader {
   [[nodiscard]] std::int64_t read_int(const std::string& text) const {
     std::string digits = text;
     std::erase_if(digits, [](char c) { return c == '_' || c == '\''; });
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (error != std::errc() || end != digits.data() + digits.size()) {
+    const auto value = parse_number<std::int64_t>(digits);
+    if (!value) {
       fail_value(text, "a whole number");
     }
-    check_range(static_cast<double>(value), text);
-    return value;
+    check_range(static_cast<double>(*value), text);
+    return *value;
   }
 
   [[nodiscard]] double read_double(const std::string& text) const {
-    double value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || std::isnan(value)) {
+    const auto value = parse_number<double>(text);
+    if (!value || std::isnan(*value)) {
       fail_value(text, "a number");
     }
-    check_range(value, text);
-    return value;
+    check_range(*value, text);
+    return *value;
   }
 
   [[nodiscard]] std::string read_string(const std::string& text) const {

@@ -1,9 +1,12 @@
 // Splitting, joining and sizes for people.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 namespace puzzle {
@@ -12,6 +15,18 @@ namespace puzzle {
 [[nodiscard]] std::string join(const std::vector<std::string>& parts, std::string_view separator);
 [[nodiscard]] std::string_view trim(std::string_view text);
 [[nodiscard]] std::string lower(std::string_view text);
+
+// The number that makes up all of `text`, or nothing.
+template <class Number>
+[[nodiscard]] std::optional<Number> parse_number(std::string_view text) {
+  Number value{};
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stop == end ? std::optional(value) : std::nullopt;
+}
+
+// `text` as one word for a POSIX shell, quoted where it needs to be.
+[[nodiscard]] std::string shell_word(const std::string& text);
 
 // "1.5 GiB", "98.4 MB"-style sizes; binary units.
 [[nodiscard]] std::string human_bytes(double bytes);

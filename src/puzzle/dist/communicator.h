@@ -43,13 +43,6 @@ class Communicator {
   virtual void broadcast(at::Tensor& tensor, int root) = 0;
   // `part` [...] of equal sizes on every rank; returns [size, ...] in rank order.
   [[nodiscard]] virtual at::Tensor all_gather(const at::Tensor& part) = 0;
-  // `whole` [size, ...]; returns the sum over ranks of whole[rank()], [...].
-  [[nodiscard]] virtual at::Tensor reduce_scatter_sum(const at::Tensor& whole) = 0;
-  // Returns when `destination` has taken the tensor, so two ranks must not both send first.
-  virtual void send(const at::Tensor& tensor, int destination) = 0;
-  // The tensor that `source` sends, on the CPU; its dtype and sizes travel with it (at most 8
-  // dimensions).
-  [[nodiscard]] virtual at::Tensor receive(int source) = 0;
   virtual void barrier() = 0;
 
   // Built on the above.
@@ -75,7 +68,7 @@ struct CommunicatorOptions {
     list.add(
         "timeout_s", timeout_s, Range<double>{0.1, 1e6},
         "Seconds to wait for another process in one collective before it counts as hanging; one "
-        "process measures for all of them, and may need more for a long table of times.");
+        "process measures and searches for all of them, and speaks up between two steps of it.");
     list.add("join_timeout_s", join_timeout_s, Range<double>{0.1, 1e6},
              "Seconds to wait at the start until all processes of the group are there.");
   }

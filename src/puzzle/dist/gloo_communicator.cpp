@@ -24,20 +24,17 @@ namespace puzzle {
 namespace {
 
 constexpr std::size_t kMaxDims = 8;
-constexpr int kMessageTag = 1;
 
 enum class Collective : std::int64_t {
   kAllReduceSum,
   kBroadcast,
   kAllGather,
-  kReduceScatterSum,
   kBarrier,
-  kMessage,
 };
 
 const char* collective_name(std::int64_t collective) {
-  constexpr std::array<const char*, 6> kNames = {"all_reduce_sum",     "broadcast", "all_gather",
-                                                 "reduce_scatter_sum", "barrier",   "message"};
+  constexpr std::array<const char*, 4> kNames = {"all_reduce_sum", "broadcast", "all_gather",
+                                                 "barrier"};
   return collective >= 0 && collective < std::ssize(kNames)
              ? kNames[static_cast<std::size_t>(collective)]
              : "an unknown collective";
@@ -163,9 +160,6 @@ class GlooCommunicator final : public Communicator {
   void all_reduce_sum(at::Tensor& tensor) override;
   void broadcast(at::Tensor& tensor, int root) override;
   [[nodiscard]] at::Tensor all_gather(const at::Tensor& part) override;
-  [[nodiscard]] at::Tensor reduce_scatter_sum(const at::Tensor& whole) override;
-  void send(const at::Tensor& tensor, int destination) override;
-  [[nodiscard]] at::Tensor receive(int source) override;
   void barrier() override;
 
  private:
@@ -176,7 +170,6 @@ class GlooCommunicator final : public Communicator {
   void wait_for(const std::string& what, const std::function<WorkPointer()>& start);
   [[noreturn]] void fail_peer(const std::string& what, const std::exception& error,
                               std::chrono::steady_clock::time_point start) const;
-  void check_peer(const char* what, int peer) const;
 
   int rank_;
   int size_;
@@ -244,11 +237,6 @@ void GlooCommunicator::fail_peer(const std::string& what, const std::exception& 
                                static_cast<double>(timeout_.count()) / 1000.0)
                  : "the connection to another rank broke, it has ended",
        short_reason(error));
-}
-
-void GlooCommunicator::check_peer(const char* what, int peer) const {
-  PUZZLE_CHECK(peer >= 0 && peer < size_ && peer != rank_, "{} rank {} on rank {} of {}", what,
-               peer, rank_, size_);
 }
 
 void GlooCommunicator::wait_for(const std::string& what,
@@ -322,55 +310,6 @@ at::Tensor GlooCommunicator::all_gather(const at::Tensor& part) {
     wait_for(header.describe(), [&] { return group_->_allgather_base(flat_all, flat_part); });
   }
   return all.to(part.device());
-}
-
-at::Tensor GlooCommunicator::reduce_scatter_sum(const at::Tensor& whole) {
-  const at::NoGradGuard no_grad;
-  PUZZLE_CHECK(whole.defined() && whole.dim() >= 1 && whole.size(0) == size_,
-               "reduce_scatter_sum needs a first dimension of {}", size_);
-  const CallHeader header = make_call_header(Collective::kReduceScatterSum, whole);
-  agree_on_call(header);
-  at::Tensor part = at::empty(whole.sizes().slice(1), at::TensorOptions(whole.scalar_type()));
-  if (part.numel() > 0) {
-    at::Tensor flat_part = part.view(-1);
-    at::Tensor flat_whole = host_tensor(whole).view(-1);
-    wait_for(header.describe(),
-             [&] { return group_->_reduce_scatter_base(flat_part, flat_whole); });
-  }
-  return part.to(whole.device());
-}
-
-void GlooCommunicator::send(const at::Tensor& tensor, int destination) {
-  const at::NoGradGuard no_grad;
-  check_peer("send to", destination);
-  const CallHeader header = make_call_header(Collective::kMessage, tensor);
-  const std::string what = fmt::format("{} to rank {}", header.describe(), destination);
-  std::vector<at::Tensor> words = {header.words()};
-  wait_for(what, [&] { return group_->send(words, destination, kMessageTag); });
-  if (tensor.numel() > 0) {
-    std::vector<at::Tensor> host = {host_tensor(tensor)};
-    wait_for(what, [&] { return group_->send(host, destination, kMessageTag); });
-  }
-}
-
-at::Tensor GlooCommunicator::receive(int source) {
-  check_peer("receive from", source);
-  std::vector<at::Tensor> words = {at::empty({CallHeader::kWords}, at::kLong)};
-  const std::string expecting = fmt::format("message from rank {}", source);
-  wait_for(expecting, [&] { return group_->recv(words, source, kMessageTag); });
-  const CallHeader header = CallHeader::from_words(words.front().const_data_ptr<std::int64_t>());
-  if (header.collective != static_cast<std::int64_t>(Collective::kMessage) ||
-      !header.is_plausible()) {
-    fail(ErrorKind::kPeer, "{} on rank {} of {}: found {}; is every rank the same program?",
-         expecting, rank_, size_, header.describe());
-  }
-  const at::ScalarType type = kWireTypes[static_cast<std::size_t>(header.type)];
-  std::vector<at::Tensor> tensor = {at::empty(header.shape(), at::TensorOptions(type))};
-  if (tensor.front().numel() > 0) {
-    wait_for(fmt::format("{} from rank {}", header.describe(), source),
-             [&] { return group_->recv(tensor, source, kMessageTag); });
-  }
-  return tensor.front();
 }
 
 void GlooCommunicator::barrier() {

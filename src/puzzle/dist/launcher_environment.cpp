@@ -1,9 +1,9 @@
 #include "puzzle/dist/launcher_environment.h"
 
-#include <charconv>
 #include <cstdlib>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/strings.h"
 
 namespace puzzle {
 namespace {
@@ -22,14 +22,12 @@ struct VariableRange {
 };
 
 std::int64_t parse_variable(const char* name, const std::string& text, VariableRange range) {
-  std::int64_t value = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stop != end || value < range.low || value > range.high) {
+  const auto value = parse_number<std::int64_t>(text);
+  if (!value || *value < range.low || *value > range.high) {
     fail(ErrorKind::kUsage, "environment: {} is '{}', expected a whole number from {} to {}", name,
          text, range.low, range.high);
   }
-  return value;
+  return *value;
 }
 
 std::int64_t required_variable(const char* name, VariableRange range) {

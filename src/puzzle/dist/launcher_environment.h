@@ -11,7 +11,7 @@ namespace puzzle {
 struct LauncherEnvironment {
   int rank = 0;                   // RANK, in [0, world_size)
   int world_size = 1;             // WORLD_SIZE, >= 1
-  int local_rank = 0;             // LOCAL_RANK, else rank; the GPU to take on this machine
+  int local_rank = 0;             // LOCAL_RANK, else rank % local_world_size; the GPU to take here
   int local_world_size = 1;       // LOCAL_WORLD_SIZE, else world_size
   std::string master_address;     // MASTER_ADDR, else 127.0.0.1
   std::uint16_t master_port = 0;  // MASTER_PORT

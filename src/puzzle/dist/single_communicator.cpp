@@ -20,18 +20,4 @@ at::Tensor SingleCommunicator::all_gather(const at::Tensor& part) {
   return part.detach().clone().unsqueeze(0);
 }
 
-at::Tensor SingleCommunicator::reduce_scatter_sum(const at::Tensor& whole) {
-  PUZZLE_CHECK(whole.defined() && whole.dim() >= 1 && whole.size(0) == 1,
-               "reduce_scatter_sum in a group of one needs a first dimension of 1");
-  return whole.detach().clone().squeeze(0);
-}
-
-void SingleCommunicator::send(const at::Tensor& /*tensor*/, int destination) {
-  PUZZLE_CHECK(false, "send to rank {} in a group of one", destination);
-}
-
-at::Tensor SingleCommunicator::receive(int source) {
-  PUZZLE_CHECK(false, "receive from rank {} in a group of one", source);
-}
-
 }  // namespace puzzle

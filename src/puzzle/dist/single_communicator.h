@@ -5,7 +5,7 @@
 
 namespace puzzle {
 
-// Throws Error(kInternal) for send and receive, and for a root other than 0.
+// Throws Error(kInternal) for a root other than 0.
 class SingleCommunicator final : public Communicator {
  public:
   using Communicator::all_reduce_sum;
@@ -15,9 +15,6 @@ class SingleCommunicator final : public Communicator {
   void all_reduce_sum(at::Tensor& tensor) override;
   void broadcast(at::Tensor& tensor, int root) override;
   [[nodiscard]] at::Tensor all_gather(const at::Tensor& part) override;
-  [[nodiscard]] at::Tensor reduce_scatter_sum(const at::Tensor& whole) override;
-  void send(const at::Tensor& tensor, int destination) override;
-  [[nodiscard]] at::Tensor receive(int source) override;
   void barrier() override {}
 };
 

@@ -100,10 +100,6 @@ class LlamaServer {
   [[nodiscard]] std::vector<TokenScore> score_tokens(std::span<const std::int32_t> tokens,
                                                      std::int64_t first = 1,
                                                      std::int64_t num_top = 1) const;
-  // score_tokens() of many sequences, as many at once as there are slots.
-  [[nodiscard]] std::vector<std::vector<TokenScore>> score_sequences(
-      const std::vector<std::vector<std::int32_t>>& sequences, std::int64_t first = 1,
-      std::int64_t num_top = 1) const;
   // log p(tokens[t] | tokens[0 … t-1]) for t = 1 … T-1.
   [[nodiscard]] std::vector<double> token_log_probs(std::span<const std::int32_t> tokens) const;
 
@@ -133,9 +129,6 @@ class LlamaServer {
   void check_call(LlamaServerMode mode, std::int64_t tokens) const;
   [[nodiscard]] Json request(std::string_view method, const std::string& path,
                              const std::string& body) const;
-  [[nodiscard]] std::vector<TokenScore> score_on_slot(std::span<const std::int32_t> tokens,
-                                                      std::int64_t first, std::int64_t num_top,
-                                                      std::int64_t slot) const;
 
   LlamaServerOptions options_;
   LlamaServerMode mode_;

@@ -1,13 +1,9 @@
 // What LlamaServer asks a running server; starting one is llama_server.cpp.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
-#include <exception>
 #include <limits>
-#include <mutex>
 #include <optional>
-#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -210,15 +206,14 @@ BatchCompletion LlamaServer::complete_batch(const std::vector<std::vector<std::i
 // Scores positions of one sequence, one request each, on one slot.
 class LlamaServer::Scorer {
  public:
-  Scorer(const LlamaServer& server, std::span<const std::int32_t> tokens, std::int64_t num_top,
-         std::int64_t slot)
+  Scorer(const LlamaServer& server, std::span<const std::int32_t> tokens, std::int64_t num_top)
       : server_(server),
         tokens_(tokens),
         num_top_(num_top),
         place_(server.place_ + " /completion"),
         body_(completion_body({.num_tokens = 1, .reuse_cached_prompt = true})) {
     body_["ignore_eos"] = false;  // an end-of-text token may be the one that is wanted
-    body_["id_slot"] = slot;
+    body_["id_slot"] = 0;
     body_["response_fields"] = {"completion_probabilities"};
   }
 
@@ -277,53 +272,14 @@ class LlamaServer::Scorer {
   std::optional<std::int32_t> anchor_;  // a token that comes with its probability
 };
 
-std::vector<TokenScore> LlamaServer::score_on_slot(std::span<const std::int32_t> tokens,
-                                                   std::int64_t first, std::int64_t num_top,
-                                                   std::int64_t slot) const {
+std::vector<TokenScore> LlamaServer::score_tokens(std::span<const std::int32_t> tokens,
+                                                  std::int64_t first, std::int64_t num_top) const {
   PUZZLE_CHECK(first >= 1 && num_top >= 1, "{}: first {}, num_top {}", place_, first, num_top);
   check_call(LlamaServerMode::kCompletions, static_cast<std::int64_t>(tokens.size()));
-  Scorer scorer(*this, tokens, num_top, slot);
+  Scorer scorer(*this, tokens, num_top);
   std::vector<TokenScore> scores;
   for (auto t = static_cast<std::size_t>(first); t < tokens.size(); ++t) {
     scores.push_back(scorer.score(t));
-  }
-  return scores;
-}
-
-std::vector<TokenScore> LlamaServer::score_tokens(std::span<const std::int32_t> tokens,
-                                                  std::int64_t first, std::int64_t num_top) const {
-  return score_on_slot(tokens, first, num_top, 0);
-}
-
-std::vector<std::vector<TokenScore>> LlamaServer::score_sequences(
-    const std::vector<std::vector<std::int32_t>>& sequences, std::int64_t first,
-    std::int64_t num_top) const {
-  std::vector<std::vector<TokenScore>> scores(sequences.size());
-  std::atomic<std::size_t> next = 0;
-  std::exception_ptr first_error;
-  std::mutex error_mutex;
-  const auto work = [&](std::int64_t slot) {
-    try {
-      for (std::size_t i = next++; i < sequences.size(); i = next++) {
-        scores[i] = score_on_slot(sequences[i], first, num_top, slot);
-      }
-    } catch (...) {
-      next = sequences.size();  // the others stop after what they are at
-      const std::lock_guard lock(error_mutex);
-      if (!first_error) {
-        first_error = std::current_exception();
-      }
-    }
-  };
-  {
-    std::vector<std::jthread> workers;
-    for (std::int64_t slot = 1; slot < options_.parallel; ++slot) {
-      workers.emplace_back(work, slot);
-    }
-    work(0);
-  }
-  if (first_error) {
-    std::rethrow_exception(first_error);
   }
   return scores;
 }

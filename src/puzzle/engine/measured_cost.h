@@ -29,10 +29,11 @@ struct MeasuredCost {
   Phase phase = Phase::kPrefill;
   std::int64_t batch = 1;    // sequences
   std::int64_t context = 0;  // prefill: prompt tokens; generate: tokens cached before the new one
-  double seconds = 0.0;      // median; of the whole prompt, or of one step; for the whole batch
-  double p10_s = 0.0;
+  double seconds = 0.0;      // fitted to the quietest calls (stack_times.h), or computed; of the
+                             // whole prompt, or of one step; for the whole batch
+  double p10_s = 0.0;        // quantiles of fits to resampled calls
   double p90_s = 0.0;
-  std::int64_t samples = 0;  // 0: not measured here
+  std::int64_t samples = 0;  // 0: not measured here, or interpolated between widths
 
   bool operator==(const MeasuredCost&) const = default;
 };

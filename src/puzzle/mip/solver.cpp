@@ -17,6 +17,13 @@ double solve_seconds_since(SolveClock::time_point start) {
   return std::chrono::duration<double>(SolveClock::now() - start).count();
 }
 
+void begin_solution(const SolveOptions& options) {
+  throw_if_interrupted();
+  if (options.before_each) {
+    options.before_each();
+  }
+}
+
 double largest_score(const Problem& problem) {
   double largest = 0.0;
   for (const auto& choices : problem.layers) {
@@ -105,7 +112,7 @@ SolveResult Solver::solve(const Problem& problem, const SolveOptions& options) c
   result.status = SolveStatus::kOptimal;
   std::vector<Assignment> earlier;
   while (static_cast<std::int64_t>(earlier.size()) < problem.num_solutions) {
-    throw_if_interrupted();
+    begin_solution(options);
     const auto solution_start = SolveClock::now();
     const Answer answer = solve_one(problem, earlier, options);
     if (answer.status == SolveStatus::kInfeasible && earlier.empty()) {
@@ -158,7 +165,7 @@ BudgetReach Solver::reach(const Problem& problem, std::size_t budget, bool is_up
   result.is_upper = is_upper;
   result.asked = is_upper ? *asked.at_most : *asked.at_least;
   const auto best = [&](const Problem& reduced) -> std::optional<double> {
-    throw_if_interrupted();
+    begin_solution(options);
     const Answer answer = solve_one(reduced, {}, options);
     if (answer.status == SolveStatus::kInfeasible) {
       return std::nullopt;
@@ -194,6 +201,7 @@ Infeasibility Solver::explain(const Problem& problem, const SolveOptions& option
   for (std::size_t c = 0; c < problem.covers.size(); ++c) {
     Problem without = problem;
     without.covers.erase(without.covers.begin() + static_cast<std::ptrdiff_t>(c));
+    begin_solution(options);
     const SolveStatus status = solve_one(without, {}, options).status;
     if (status == SolveStatus::kOptimal || status == SolveStatus::kFeasible) {
       result.covers_in_way.push_back(problem.covers[c].name);

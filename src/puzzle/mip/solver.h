@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ struct SolveOptions {
   double time_limit_s = 60.0;  // of every single solution; > 0
   bool explain = true;         // whether the answer says why there is none: two solutions more per
                                // bound, one per cover
+  std::function<void()> before_each{};  // called before each of them, if set
 };
 
 enum class SolveStatus {

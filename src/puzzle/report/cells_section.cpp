@@ -42,7 +42,7 @@ std::string cells_chart(const Comparison& comparison) {
 
 TableRow cell_row(const Comparison& comparison, const ComparedCell& cell) {
   if (cell.kl_sums.empty()) {
-    return {{cell.name, "no child meets the budgets", "–", "–", "–", "–", cell.settings}};
+    return {{cell.name, "no child found", "–", "–", "–", "–", cell.settings}};
   }
   const SumRatio kl = cell.kl();
   const std::string settings = cell.settings.empty() ? "–" : cell.settings;

@@ -17,6 +17,17 @@ namespace {
 constexpr std::string_view kComparisonMeta = "comparison/";  // and the grid's name
 constexpr double kNormal95 = 1.96;  // standard errors on each side of a 95 % interval
 
+std::map<std::string, double> parse_metrics(const Json& value, const char* key,
+                                            const std::string& place) {
+  std::map<std::string, double> metrics;
+  if (const Json* held = find_json_member(value, key)) {
+    for (const auto& [name, metric] : held->items()) {
+      metrics[name] = json_double(*held, name.c_str(), place);
+    }
+  }
+  return metrics;
+}
+
 Comparison parse_comparison(const std::string& text, const std::string& place) {
   const Json value = parse_json(text, place);
   Comparison comparison;
@@ -66,30 +77,31 @@ Json to_json(const ComparedCell& cell) {
           {"unit_tokens", cell.unit_tokens},
           {"parameters", cell.parameters},
           {"metrics", cell.metrics},
+          {"parent_metrics", cell.parent_metrics},
           {"predicted", cell.predicted},
-          {"seconds", cell.seconds}};
+          {"seconds", cell.seconds},
+          {"made_by", cell.made_by}};
 }
 
 ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
-  try {
-    ComparedCell cell;
-    value.at("name").get_to(cell.name);
-    value.at("reference").get_to(cell.reference);
-    value.at("settings").get_to(cell.settings);
-    value.at("key").get_to(cell.key);
-    value.at("budget").get_to(cell.budget);
-    value.at("folder").get_to(cell.folder);
-    cell.text = value.value("text", "");  // folders of earlier versions lack it
-    value.at("kl_sums").get_to(cell.kl_sums);
-    value.at("unit_tokens").get_to(cell.unit_tokens);
-    value.at("parameters").get_to(cell.parameters);
-    value.at("metrics").get_to(cell.metrics);
-    value.at("predicted").get_to(cell.predicted);
-    value.at("seconds").get_to(cell.seconds);
-    return cell;
-  } catch (const Json::exception& error) {
-    fail(ErrorKind::kFormat, "{}: {}", place, error.what());
-  }
+  ComparedCell cell;
+  cell.name = json_string(value, "name", place);
+  cell.reference = json_string(value, "reference", place);
+  cell.settings = json_string(value, "settings", place);
+  cell.key = json_string(value, "key", place);
+  cell.budget = json_string(value, "budget", place);
+  cell.folder = json_string(value, "folder", place);
+  // Folders of earlier versions lack these.
+  cell.text = json_string(value, "text", place, "");
+  cell.made_by = json_string(value, "made_by", place, "");
+  cell.kl_sums = json_doubles(value, "kl_sums", place);
+  cell.unit_tokens = json_doubles(value, "unit_tokens", place);
+  cell.parameters = json_double(value, "parameters", place);
+  cell.metrics = parse_metrics(value, "metrics", place);
+  cell.parent_metrics = parse_metrics(value, "parent_metrics", place);
+  cell.predicted = json_double(value, "predicted", place);
+  cell.seconds = json_double(value, "seconds", place);
+  return cell;
 }
 
 void put_comparison(RunDb& db, const Comparison& comparison) {

@@ -15,7 +15,7 @@ namespace puzzle {
 
 class RunDb;
 
-// One recipe and its child. `kl_sums` is empty where no child meets the budgets.
+// One recipe and its child. `kl_sums` is empty where no child within the budgets was found.
 struct ComparedCell {
   std::string name{};
   std::string reference{};  // cell that it is compared with; empty: the comparison's
@@ -29,8 +29,10 @@ struct ComparedCell {
   std::vector<double> unit_tokens{};
   double parameters = 0.0;                  // as a fraction of the parent's
   std::map<std::string, double> metrics{};  // "held-out text/perplexity", "blimp/accuracy", …
-  double predicted = 0.0;                   // sum of scores
-  double seconds = 0.0;                     // of what no cell before had made
+  std::map<std::string, double> parent_metrics{};  // the same of the parent, as far as it has them
+  double predicted = 0.0;                          // sum of scores
+  double seconds = 0.0;                            // of what no cell before had made
+  std::string made_by{};  // program, build and machine; empty: not recorded
 
   [[nodiscard]] SumRatio kl() const;  // nats per token
   // KL over another cell's, paired; empty where one has none or they are not of the same text.

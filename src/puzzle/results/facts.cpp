@@ -1,7 +1,6 @@
 #include "puzzle/results/facts.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -139,10 +138,11 @@ RunFacts load_facts(const RunDb& db) {
   facts.command = db.meta(kCommandMeta).value_or("");
   facts.llama_cpp = db.meta(kLlamaCppMeta).value_or("");
   const std::string seed = db.meta(kSeedMeta).value_or("0");
-  const auto [end, error] = std::from_chars(seed.data(), seed.data() + seed.size(), facts.seed);
-  if (error != std::errc() || end != seed.data() + seed.size()) {
+  const auto number = parse_number<decltype(facts.seed)>(seed);
+  if (!number) {
     fail(ErrorKind::kFormat, "{} is {}, expected a whole number", meta_place(db, kSeedMeta), seed);
   }
+  facts.seed = *number;
   return facts;
 }
 

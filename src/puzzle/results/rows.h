@@ -47,7 +47,7 @@ struct CostRow {
   std::string phase{};       // PK; "prefill" or "generate"
   std::int64_t batch = 1;    // PK
   std::int64_t context = 0;  // PK; prefill: prompt length; generate: tokens in the cache
-  double seconds = 0.0;      // median; of the prompt, or of one step
+  double seconds = 0.0;      // as in MeasuredCost; of the prompt, or of one step
   double p10_s = 0.0;
   double p90_s = 0.0;
   std::int64_t samples = 0;

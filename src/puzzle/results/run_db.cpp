@@ -4,8 +4,10 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/json.h"
 #include "puzzle/results/machine.h"
 #include "puzzle/results/row_io.h"
 #include "puzzle/results/run_connection.h"
@@ -295,6 +297,10 @@ RunTransaction::~RunTransaction() {
 void RunTransaction::commit() {
   db_.connection_->file.execute("COMMIT");
   open_ = false;
+}
+
+Json record_detail(const RunDb& db, const StageRecord& record) {
+  return parse_json(record.detail_json, db.path().string() + ": " + record.stage);
 }
 
 }  // namespace puzzle

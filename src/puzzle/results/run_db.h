@@ -138,6 +138,9 @@ class RunDb {
   std::unique_ptr<Connection> connection_;
 };
 
+// What the work recorded besides its seconds. Throws Error(kFormat) naming file and stage.
+[[nodiscard]] nlohmann::json record_detail(const RunDb& db, const StageRecord& record);
+
 // Several puts that appear together or not at all, e.g. scores and the stage record that says they
 // are done. Without commit() everything is undone. They do not nest.
 class RunTransaction {

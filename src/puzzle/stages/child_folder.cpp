@@ -56,15 +56,15 @@ bool holds_child(const std::filesystem::path& folder, const std::string& key) {
   return held != file.metadata().end() && held->second == key;
 }
 
-std::string finished_child(RunContext& context, const std::filesystem::path& folder,
-                           const std::string& key) {
-  std::string detail;
+Json finished_child(RunContext& context, const std::filesystem::path& folder,
+                    const std::string& key) {
+  Json detail;
   if (context.communicator.is_first() && holds_child(folder, key)) {
     if (const auto record = context.db.find_stage(key)) {
-      detail = record->detail_json;
+      detail = record_detail(context.db, *record);
     }
   }
-  return context.communicator.broadcast_string(detail, 0);
+  return parse_json(context.communicator.broadcast_string(detail.dump(), 0), "rank 0's message");
 }
 
 }  // namespace puzzle

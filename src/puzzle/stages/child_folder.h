@@ -30,10 +30,11 @@ void write_child_folder(const std::filesystem::path& folder, const ModelWeights&
 // folder keeps its name when options change, so that it exists says nothing about what it holds.
 [[nodiscard]] bool holds_child(const std::filesystem::path& folder, const std::string& key);
 
-// What the stage of that key recorded of the child (StageRecord's detail), on every rank; empty if
-// it has not finished or the folder holds another child.
-[[nodiscard]] std::string finished_child(RunContext& context, const std::filesystem::path& folder,
-                                         const std::string& key);
+// What the stage of that key recorded of the child (record_detail), on every rank; null if it has
+// not finished or the folder holds another child.
+[[nodiscard]] nlohmann::json finished_child(RunContext& context,
+                                            const std::filesystem::path& folder,
+                                            const std::string& key);
 
 // "float32", "float16", "bfloat16".
 [[nodiscard]] std::string torch_dtype_name(c10::ScalarType type);

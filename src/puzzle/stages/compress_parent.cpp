@@ -81,8 +81,7 @@ class Compressor {
         parent_(parent),
         options_(options),
         child_(parent.weights),
-        states_(parent, calibration, {context.communicator.rank(), context.communicator.size()},
-                options.batch_tokens) {}
+        states_(parent, calibration, rank_share(context.communicator), options.batch_tokens) {}
 
   ModelWeights run() {
     Progress progress(kCompressStage, child_.spec.num_layers(), "layers");
@@ -137,6 +136,9 @@ class Compressor {
   at::Tensor compressed(const at::Tensor& matrix, const at::Tensor& xx, const std::string& place) {
     const std::int64_t rows = matrix.size(0);
     const std::int64_t columns = matrix.size(1);
+    if (!std::isfinite(xx.diagonal().sum().item<double>())) {
+      fail(ErrorKind::kNumeric, "{}: the inputs of a matrix are not finite", place);
+    }
     if (options_.method == "wanda-2of4") {
       if (columns % 4 != 0) {
         fail(ErrorKind::kUsage, "{}: a matrix has {} inputs, and 2:4 needs a multiple of 4", place,
@@ -219,9 +221,9 @@ CompressResult compress_parent(RunContext& context, const LoadedModel& parent,
   builder.add("parent", parent.key).add("calibration", calibration.content_key());
   add_options_to_key(builder, options);
   CompressResult result{context.folder / "children" / name, builder.key()};
-  const std::string done = finished_child(context, result.folder, result.key);
-  if (!done.empty()) {
-    result.parameters = json_double(parse_json(done, "run.db: compress"), "parameters", "run.db");
+  const Json done = finished_child(context, result.folder, result.key);
+  if (!done.is_null()) {
+    result.parameters = json_double(done, "parameters", context.db.path().string());
     return result;
   }
   Compressor compressor(context, parent, calibration, options);

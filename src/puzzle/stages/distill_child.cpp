@@ -166,8 +166,7 @@ class DistillLoop {
   }
 
   void train_step() {
-    const TokenBatch batch =
-        batches_.batch(state_.step, {context_.communicator.rank(), context_.communicator.size()});
+    const TokenBatch batch = batches_.batch(state_.step, rank_share(context_.communicator));
     StepLosses sums;
     for (std::int64_t first = 0; first < batch.num_windows(); first += options_.micro_windows) {
       const std::int64_t count = std::min(options_.micro_windows, batch.num_windows() - first);
@@ -310,8 +309,8 @@ class DistillLoop {
 // What an earlier run recorded; rank 0's database decides for all.
 std::optional<DistillChildResult> finished_result(RunContext& context, const std::string& key,
                                                   const std::filesystem::path& folder) {
-  const std::string text = finished_child(context, folder, key);
-  if (text.empty()) {
+  const Json detail = finished_child(context, folder, key);
+  if (detail.is_null()) {
     return std::nullopt;
   }
   if (context.communicator.is_first()) {
@@ -319,10 +318,10 @@ std::optional<DistillChildResult> finished_result(RunContext& context, const std
     std::error_code ignored;
     std::filesystem::remove_all(training_folder(folder, key), ignored);
   }
-  const Json detail = parse_json(text, "run.db: distill-child");
-  return DistillChildResult{folder, key, json_double(detail, "kl_before", "run.db"),
-                            json_double(detail, "kl_after", "run.db"),
-                            json_int(detail, "best_step", "run.db")};
+  const std::string place = context.db.path().string();
+  return DistillChildResult{folder, key, json_double(detail, "kl_before", place),
+                            json_double(detail, "kl_after", place),
+                            json_int(detail, "best_step", place)};
 }
 
 }  // namespace

@@ -275,9 +275,9 @@ UnitSums heldout_kl_units(const RunDb& db, const std::string& model) {
     if (row.model == model && row.task == kTextTask) {
       const auto record = db.find_stage(units_key(row.key));
       if (record.has_value()) {
-        const Json detail = parse_json(record->detail_json, "run.db: evaluate");
-        return {detail.at("kl_sums").get<std::vector<double>>(),
-                detail.at("tokens").get<std::vector<double>>()};
+        const Json detail = record_detail(db, *record);
+        const std::string place = db.path().string();
+        return {json_doubles(detail, "kl_sums", place), json_doubles(detail, "tokens", place)};
       }
     }
   }
@@ -301,6 +301,10 @@ std::vector<std::string> evaluate(RunContext& context, const LoadedModel& parent
   }
   const std::vector<LongTextSet> long_texts =
       make_long_text_sets(options.long_text, *parent.tokenizer);
+  if (context.communicator.is_first()) {
+    // Rows of other children are no longer about these, wherever this may be interrupted.
+    context.db.set_current(RunTable::kEvaluations, "evaluate", {});
+  }
   Evaluator evaluator(context, parent, children);
   evaluator.text(part, options.batch_windows);
   for (const EvalSetPath& set : options.questions.all()) {

@@ -140,8 +140,7 @@ std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& pa
   const WindowUnits units = independent_units(part);
   std::vector<TextSums> sums(models.size(), TextSums(units.count));
   Progress progress("evaluate: text", part.num_windows() * (std::ssize(models) + 1), "passes");
-  const IndexRange share =
-      share_of(part.num_windows(), {context.communicator.rank(), context.communicator.size()});
+  const IndexRange share = share_of(part.num_windows(), rank_share(context.communicator));
   for (std::int64_t first = share.begin; first < share.end; first += batch_windows) {
     const std::int64_t count = std::min(batch_windows, share.end - first);
     const TokenBatch batch = part.slice(first, count).to(context.device);

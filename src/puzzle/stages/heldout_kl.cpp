@@ -26,7 +26,7 @@ HeldoutMeter::HeldoutMeter(const LoadedModel& parent, const TokenPart& part,
                            Communicator& communicator)
     : parent_(parent), communicator_(communicator), units_(independent_units(part)) {
   const c10::NoGradGuard no_grad;
-  const IndexRange share = share_of(part.num_windows(), {communicator.rank(), communicator.size()});
+  const IndexRange share = share_of(part.num_windows(), rank_share(communicator));
   for (std::int64_t first = share.begin; first < share.end; first += kHeldoutWindows) {
     const TokenBatch tokens = part.slice(first, std::min(kHeldoutWindows, share.end - first))
                                   .to(parent.weights.embedding.device());

@@ -160,7 +160,7 @@ InitLibraryResult LibraryMaker::make(LibraryRole role) {
   if (walk.num_layers() == 0) {
     return result;
   }
-  const RankShare share{context_.communicator.rank(), context_.communicator.size()};
+  const RankShare share = rank_share(context_.communicator);
   with_place(kInitLibraryStage, [&] {
     StateMemory memory{options_.state_memory_mib << 20, context_.folder};
     validation_states_.emplace(parent_, validation_, share, options_.batch_tokens, memory);
@@ -274,9 +274,11 @@ void LibraryMaker::reduce(std::map<std::string, ErrorSums>& errors) {
   }
   std::vector<at::Tensor> sums;
   for (const auto& [name, variant] : errors) {
-    sums.push_back(variant.sums_4);
+    // A rank may have no validation window.
+    sums.push_back(variant.sums_4.defined() ? variant.sums_4.to(at::kCPU)
+                                            : at::zeros({4}, at::TensorOptions(at::kDouble)));
   }
-  at::Tensor all = at::stack(sums).to(at::kCPU);
+  at::Tensor all = at::stack(sums);
   context_.communicator.all_reduce_sum(all);
   std::int64_t row = 0;
   for (auto& [name, variant] : errors) {

@@ -1,7 +1,6 @@
 #include "puzzle/stages/library.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <utility>
 
@@ -93,15 +92,13 @@ std::vector<std::int64_t> parse_trained_widths(const SafetensorsFile& file, std:
   const std::string text = found == file.metadata().end() ? "" : found->second;
   std::vector<std::int64_t> widths;
   for (const std::string& word : split(text, ',')) {
-    std::int64_t width = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), width);
+    const auto width = parse_number<std::int64_t>(word);
     const std::int64_t last = widths.empty() ? 0 : widths.back();
-    if (error != std::errc() || end != word.data() + word.size() || width <= last ||
-        width > largest) {
+    if (!width || *width <= last || *width > largest) {
       fail(ErrorKind::kFormat, "{}: {} is '{}', expected rising widths up to {}",
            file.path().string(), kTrainedWidths, text, largest);
     }
-    widths.push_back(width);
+    widths.push_back(*width);
   }
   return widths;
 }

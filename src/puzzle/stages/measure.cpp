@@ -327,7 +327,7 @@ MeasureResult measure(RunContext& context, const LoadedModel& parent, const Sear
     const std::string key = measure_key(context, parent, space, scenario, options, engine, version);
     const auto record = context.db.find_stage(key);
     if (record) {
-      const Json detail = parse_json(record->detail_json, "run.db: measure");
+      const Json detail = record_detail(context.db, *record);
       result.worst_residual = detail.value("worst_residual", 0.0);
       result.doubts = detail.value("doubts", std::vector<std::string>());
     } else {

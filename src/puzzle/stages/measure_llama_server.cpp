@@ -130,10 +130,10 @@ class StackFiles {
     make_folder(prefix.parent_path());
     remove_stale_files(prefix.parent_path());
     for (const Architecture& layers : stacks) {
-      paths_.push_back(prefix.string() + fmt::format("-{}.gguf", paths_.size()));
+      files_.paths.push_back(prefix.string() + fmt::format("-{}.gguf", files_.paths.size()));
       const ModelWeights model = stack_model(parent, layers, context_tokens);
       cache_bytes_.push_back(model_cost(model.spec, ExportTarget::kDeci, types).kv_bytes_per_token);
-      write_model_gguf(paths_.back(), model,
+      write_model_gguf(files_.paths.back(), model,
                        {.name = "stack",
                         .license = "",
                         .parent_name = parent.weights.spec.name,
@@ -141,21 +141,13 @@ class StackFiles {
                         .types = types});
     }
   }
-  ~StackFiles() {
-    for (const std::filesystem::path& path : paths_) {
-      std::error_code ignored;
-      std::filesystem::remove(path, ignored);
-    }
-  }
-  StackFiles(const StackFiles&) = delete;
-  StackFiles& operator=(const StackFiles&) = delete;
 
-  [[nodiscard]] const std::vector<std::filesystem::path>& paths() const { return paths_; }
+  [[nodiscard]] const std::vector<std::filesystem::path>& paths() const { return files_.paths; }
   // Of all stacks together, for servers with `cached_tokens` each.
   [[nodiscard]] std::int64_t bytes(std::int64_t cached_tokens) const {
     std::int64_t sum = 0;
-    for (std::size_t stack = 0; stack < paths_.size(); ++stack) {
-      sum += static_cast<std::int64_t>(std::filesystem::file_size(paths_[stack])) +
+    for (std::size_t stack = 0; stack < paths().size(); ++stack) {
+      sum += static_cast<std::int64_t>(std::filesystem::file_size(paths()[stack])) +
              cached_tokens * cache_bytes_[stack];
     }
     return sum;
@@ -171,7 +163,22 @@ class StackFiles {
     }
   }
 
-  std::vector<std::filesystem::path> paths_;
+  // Also gone if a later one cannot be written.
+  struct Removed {
+    std::vector<std::filesystem::path> paths{};
+
+    Removed() = default;
+    ~Removed() {
+      for (const std::filesystem::path& path : paths) {
+        std::error_code ignored;
+        std::filesystem::remove(path, ignored);
+      }
+    }
+    Removed(const Removed&) = delete;
+    Removed& operator=(const Removed&) = delete;
+  };
+
+  Removed files_;
   std::vector<std::int64_t> cache_bytes_;  // per cached token
 };
 

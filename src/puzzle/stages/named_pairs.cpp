@@ -1,11 +1,11 @@
 #include "puzzle/stages/named_pairs.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <optional>
 
 #include "puzzle/base/error.h"
+#include "puzzle/base/strings.h"
 
 namespace puzzle {
 namespace {
@@ -30,9 +30,8 @@ NamedPair parse_named_pair(const std::string& option, const std::string& text,
   if (colon == std::string::npos) {
     return {std::nullopt, parse_pair_block(option, text, text)};
   }
-  std::int64_t layer = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + colon, layer);
-  if (error != std::errc() || end != text.data() + colon || layer < 0 || layer >= num_layers) {
+  const auto layer = parse_number<std::int64_t>(std::string_view(text).substr(0, colon));
+  if (!layer || *layer < 0 || *layer >= num_layers) {
     fail(ErrorKind::kUsage, "{}: '{}': expected a layer from 0 to {} before the colon", option,
          text, num_layers - 1);
   }

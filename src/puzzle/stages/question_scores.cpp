@@ -8,6 +8,7 @@
 
 #include "puzzle/base/progress.h"
 #include "puzzle/stages/batch_forward.h"
+#include "puzzle/stages/ratio_of_sums.h"
 
 namespace puzzle {
 namespace {
@@ -50,30 +51,22 @@ void add_batch_scores(const EvalBatch& batch, const at::Tensor& hidden_ND, const
 }
 
 // Scores of other ranks' questions are zero here, so that a sum over ranks completes them.
-void sum_over_ranks(Communicator& communicator, QuestionScores& scores) {
+void complete_over_ranks(Communicator& communicator, QuestionScores& scores) {
   if (communicator.size() == 1) {
     return;
   }
-  std::int64_t total = 0;
-  for (const auto& question : scores) {
-    total += std::ssize(question);
-  }
-  at::Tensor flat = at::zeros({total, 2}, at::TensorOptions(at::kDouble));
-  auto* data = flat.data_ptr<double>();
-  std::int64_t k = 0;
+  std::vector<double> flat;
   for (const auto& question : scores) {
     for (const ChoiceScore& choice : question) {
-      data[2 * k] = choice.log_likelihood;
-      data[2 * k++ + 1] = choice.is_greedy ? 1.0 : 0.0;
+      flat.insert(flat.end(), {choice.log_likelihood, choice.is_greedy ? 1.0 : 0.0});
     }
   }
-  communicator.all_reduce_sum(flat);
-  data = flat.data_ptr<double>();
-  k = 0;
+  sum_over_ranks(flat, communicator);
+  auto next = flat.begin();
   for (auto& question : scores) {
     for (ChoiceScore& choice : question) {
-      choice = {data[2 * k], data[2 * k + 1] > 0.5};
-      ++k;
+      choice.log_likelihood = *next++;
+      choice.is_greedy = *next++ > 0.5;
     }
   }
 }
@@ -97,7 +90,7 @@ QuestionScores score_questions(RunContext& context, const ModelWeights& model,
                        model.head, scores);
     }
   }
-  sum_over_ranks(context.communicator, scores);
+  complete_over_ranks(context.communicator, scores);
   return scores;
 }
 
@@ -122,7 +115,7 @@ QuestionScores HeldQuestions::score(const LayerWeights& block, std::int64_t laye
                      final_rows(parent_.weights, parent_.geometry, x, batch.pass, layer + 1),
                      parent_.weights.head, scores);
   }
-  sum_over_ranks(context_.communicator, scores);
+  complete_over_ranks(context_.communicator, scores);
   return scores;
 }
 

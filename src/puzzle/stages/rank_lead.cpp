@@ -1,10 +1,10 @@
 #include "puzzle/stages/rank_lead.h"
 
+#include <exception>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
-#include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
 
 namespace puzzle {
@@ -14,6 +14,12 @@ RankLead::RankLead(Communicator& communicator, Work work)
 
 void RankLead::tell(const Json& message) {
   (void)communicator_.broadcast_string(message.dump(), 0);
+}
+
+void RankLead::tell_of(ErrorKind kind, const std::string& message) {
+  if (!is_broken_) {
+    tell({{"error", message}, {"kind", static_cast<int>(kind)}});
+  }
 }
 
 Json RankLead::together(const Json& request) {
@@ -31,9 +37,10 @@ Json RankLead::run(const std::function<Json()>& lead) {
       tell({{"result", result}});
       return result;
     } catch (const Error& error) {
-      if (!is_broken_) {
-        tell({{"error", error.what()}, {"kind", static_cast<int>(error.kind())}});
-      }
+      tell_of(error.kind(), error.what());
+      throw;
+    } catch (const std::exception& error) {  // out of memory, most of the time
+      tell_of(ErrorKind::kIo, error.what());
       throw;
     }
   }

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <utility>
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "puzzle/base/error.h"
 #include "puzzle/dist/communicator.h"
 
 namespace puzzle {
@@ -27,6 +29,7 @@ class RankLead {
 
  private:
   void tell(const nlohmann::json& message);
+  void tell_of(ErrorKind kind, const std::string& message);
 
   Communicator& communicator_;
   Work work_;

@@ -44,14 +44,13 @@ TokenPart first_or_all(const TokenPart& part, std::int64_t num_tokens) {
 
 std::optional<RepairResult> finished_repair(RunContext& context, const std::string& key,
                                             const std::filesystem::path& folder) {
-  const std::string text = finished_child(context, folder, key);
-  if (text.empty()) {
+  const Json detail = finished_child(context, folder, key);
+  if (detail.is_null()) {
     return std::nullopt;
   }
-  const Json detail = parse_json(text, "run.db: repair");
-  return RepairResult{folder, key, json_double(detail, "kl_before", "run.db"),
-                      json_double(detail, "kl_after", "run.db"),
-                      json_int(detail, "refitted", "run.db")};
+  const std::string place = context.db.path().string();
+  return RepairResult{folder, key, json_double(detail, "kl_before", place),
+                      json_double(detail, "kl_after", place), json_int(detail, "refitted", place)};
 }
 
 }  // namespace

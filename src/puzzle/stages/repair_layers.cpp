@@ -14,6 +14,7 @@
 #include "puzzle/base/progress.h"
 #include "puzzle/stages/held_states.h"
 #include "puzzle/stages/layer_half.h"
+#include "puzzle/stages/library.h"
 #include "puzzle/stages/token_weights.h"
 #include "puzzle/tensor/ridge.h"
 #include "puzzle/tensor/tensor_file.h"
@@ -69,14 +70,14 @@ class Repairer {
  private:
   // `bytes`: held in memory at most, of parent and child each.
   [[nodiscard]] StatePair make_states(const TokenPart& part, std::int64_t bytes) const {
-    const RankShare share{context_.communicator.rank(), context_.communicator.size()};
+    const RankShare share = rank_share(context_.communicator);
     const StateMemory memory{.bytes = bytes, .spill_folder = context_.folder};
     return {HeldStates(parent_, part, share, options_.batch_tokens, memory),
             HeldStates(child_, part, share, options_.batch_tokens, memory)};
   }
 
   std::int64_t repair_layer(std::size_t index, const std::string& place) {
-    const std::filesystem::path file = folder_ / fmt::format("layer-{:03d}.safetensors", index);
+    const std::filesystem::path file = layer_file(folder_, static_cast<std::int64_t>(index));
     const bool is_done =
         context_.communicator.all_reduce_max(std::filesystem::exists(file) ? 1.0 : 0.0) > 0.0;
     LayerWeights& layer = child_.weights.layers[index];

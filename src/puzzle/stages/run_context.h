@@ -15,6 +15,7 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include "puzzle/data/token_batches.h"
 #include "puzzle/dist/communicator.h"
 #include "puzzle/model/decoder.h"
 #include "puzzle/model/weights.h"
@@ -31,6 +32,11 @@ struct RunContext {
   c10::ScalarType type = c10::ScalarType::Float;  // of weights and activations
   std::int64_t seed = 0;
 };
+
+// This rank's share of what all ranks divide.
+[[nodiscard]] inline RankShare rank_share(const Communicator& communicator) {
+  return {communicator.rank(), communicator.size()};
+}
 
 // A model that is loaded once and shared by all stages.
 struct LoadedModel {

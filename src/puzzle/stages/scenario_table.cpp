@@ -1,7 +1,6 @@
 #include "puzzle/stages/scenario_table.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 
 #include <c10/core/GradMode.h>
@@ -12,6 +11,7 @@
 #include "puzzle/base/log.h"
 #include "puzzle/base/options.h"
 #include "puzzle/base/progress.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/engine/llama_server.h"
 #include "puzzle/model/checkpoint.h"
 #include "puzzle/results/facts.h"
@@ -25,24 +25,21 @@ namespace {
 
 constexpr std::int64_t kScenariosVersion = 1;
 constexpr std::int64_t kPromptTokensPerStep = 16;
-
-// 0 for what is no number.
-std::int64_t whole_number(std::string_view text) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() ? value : 0;
-}
+constexpr std::int64_t kMostTokens = 1 << 20;  // as in a scenario
 
 Workload parse_lengths(const std::string& text) {
   const std::size_t slash = std::min(text.find('/'), text.size());
-  const std::int64_t prompt = whole_number(std::string_view(text).substr(0, slash));
-  const std::int64_t generated =
-      slash < text.size() ? whole_number(std::string_view(text).substr(slash + 1)) : 0;
-  if (prompt < 1 || generated < 2) {
+  const auto tokens = [&](std::size_t begin, std::size_t end) {
+    return parse_number<std::int64_t>(std::string_view(text).substr(begin, end - begin))
+        .value_or(0);
+  };
+  const std::int64_t prompt = tokens(0, slash);
+  const std::int64_t generated = slash < text.size() ? tokens(slash + 1, text.size()) : 0;
+  if (prompt < 1 || generated < 2 || prompt > kMostTokens || generated > kMostTokens) {
     fail(ErrorKind::kUsage,
          "scenarios.lengths: '{}', expected prompt and generated tokens, e.g. 128/1024, of at "
-         "least 1 and 2",
-         text);
+         "least 1 and 2 and at most {}",
+         text, kMostTokens);
   }
   return {1, prompt, generated};
 }
@@ -228,6 +225,10 @@ void measure_scenarios(RunContext& context, const LoadedModel& parent,
                        MeasureOptions measure_options, const TimedEngine& engine) {
   const c10::NoGradGuard no_grad;
   const std::vector<Workload> workloads = options.workloads();
+  if (context.communicator.is_first()) {
+    // Rows of other files are no longer about these, whatever fails below.
+    context.db.set_current(RunTable::kThroughput, kScenarioScope, {});
+  }
   std::optional<Predictor> predictor;
   if (options.predict) {  // on all ranks, as measure() is
     predictor.emplace(context, parent, models, scenario, options, std::move(measure_options),

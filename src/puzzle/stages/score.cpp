@@ -84,12 +84,8 @@ void check_scoring_windows(std::int64_t num_windows) {
 
 namespace {
 
-// The candidates of `layers` that `wanted` names, and no others.
-LayerCandidates restricted_to(const LayerCandidates& layers, const std::vector<Candidate>& wanted) {
-  std::set<std::string> keys;
-  for (const Candidate& candidate : wanted) {
-    keys.insert(candidate.key);
-  }
+// The candidates of these keys, and no others.
+LayerCandidates restricted_to(const LayerCandidates& layers, const std::set<std::string>& keys) {
   LayerCandidates kept = layers;
   for (auto& layer : kept) {
     std::erase_if(layer, [&](const Candidate& candidate) { return !keys.contains(candidate.key); });
@@ -138,12 +134,9 @@ LayerCandidates picked_by_first(RunContext& context, const LayerCandidates& laye
       keys += candidate.key + " ";
     }
   }
-  keys = context.communicator.broadcast_string(keys, 0);
-  std::set<std::string> wanted;
-  for (const std::string& key : split(keys, ' ')) {
-    wanted.insert(key);
-  }
-  return restricted_to(layers, with_keys(layers, wanted));
+  const std::vector<std::string> wanted =
+      split(context.communicator.broadcast_string(keys, 0), ' ');
+  return restricted_to(layers, {wanted.begin(), wanted.end()});
 }
 
 class Stage {
@@ -210,28 +203,9 @@ class Stage {
       const std::function<std::vector<Candidate>(const LayerCandidates& exact)>& pick,
       std::int64_t* added = nullptr) {
     const LayerCandidates exact = exact_candidates();
-    const ModelSpec& spec = parent_.weights.spec;
-    std::set<std::string> current;
-    if (context_.communicator.is_first()) {
-      for (const ScoreRow& row : context_.db.scores()) {
-        current.insert(row.key);
-      }
-    }
-    const LayerCandidates wanted = picked_by_first(context_, exact, [&] {
-      const std::vector<Candidate> picked = pick(exact);
-      std::vector<Candidate> taken =
-          affordable(picked, with_keys(exact, current),
-                     exact_budget(exact, spec, part_.window(), options_), spec, part_.window());
-      const auto wanting = std::ranges::count_if(
-          picked, [&](const Candidate& candidate) { return !current.contains(candidate.key); });
-      if (wanting > std::ssize(taken)) {
-        log_info(
-            "score: {} of {} variants with doubtful estimates are scored exactly; the budget of "
-            "exact scores is spent (score.exact_share)",
-            taken.size(), wanting);
-      }
-      return taken;
-    });
+    const std::set<std::string> current = current_scores();
+    const LayerCandidates wanted = picked_by_first(
+        context_, exact, [&] { return within_budget(pick(exact), exact, current); });
     if (added != nullptr) {
       *added = num_candidates(wanted);
     }
@@ -254,6 +228,36 @@ class Stage {
   }
 
  private:
+  // Rank 0's; empty on others.
+  [[nodiscard]] std::set<std::string> current_scores() const {
+    std::set<std::string> current;
+    if (context_.communicator.is_first()) {
+      for (const ScoreRow& row : context_.db.scores()) {
+        current.insert(row.key);
+      }
+    }
+    return current;
+  }
+
+  // What of `picked` the budget of exact scores has room for beside the current ones; on rank 0.
+  [[nodiscard]] std::vector<Candidate> within_budget(const std::vector<Candidate>& picked,
+                                                     const LayerCandidates& exact,
+                                                     const std::set<std::string>& current) const {
+    const ModelSpec& spec = parent_.weights.spec;
+    std::vector<Candidate> taken =
+        affordable(picked, with_keys(exact, current),
+                   exact_budget(exact, spec, part_.window(), options_), spec, part_.window());
+    const auto wanting = std::ranges::count_if(
+        picked, [&](const Candidate& candidate) { return !current.contains(candidate.key); });
+    if (wanting > std::ssize(taken)) {
+      log_info(
+          "score: {} of {} variants with doubtful estimates are scored exactly; the budget of "
+          "exact scores is spent (score.exact_share)",
+          taken.size(), wanting);
+    }
+    return taken;
+  }
+
   std::int64_t exactly(const LayerCandidates& wanted) {
     return score_exactly(context_, parent_, input_, part_, options_, wanted);
   }

@@ -32,6 +32,7 @@ struct ScoreOptions {
   void visit(OptionList& list);
 };
 
+// The library whose variants are scored (library.h).
 struct ScoreInput {
   std::filesystem::path library_folder;
   std::string library_key;

@@ -26,8 +26,9 @@ class Scorer {
         parent_(parent),
         part_(part),
         units_(independent_units(part)),
-        share_(share_of(part.num_windows(), rank_share(context))),
-        states_(parent, part, rank_share(context), options.batch_windows * part.window()),
+        share_(share_of(part.num_windows(), rank_share(context.communicator))),
+        states_(parent, part, rank_share(context.communicator),
+                options.batch_windows * part.window()),
         labels_(
             part.slice(share_.begin, share_.count()).labels_BT.reshape({-1}).to(context.device)) {
     std::vector<at::Tensor> finals;
@@ -75,10 +76,6 @@ class Scorer {
   }
 
  private:
-  static RankShare rank_share(const RunContext& context) {
-    return {context.communicator.rank(), context.communicator.size()};
-  }
-
   // Final hidden states [B·T, D] from the states entering layer `first`.
   [[nodiscard]] at::Tensor finish(const at::Tensor& x, const PassContext& pass,
                                   std::int64_t first) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -21,6 +22,58 @@ bool is_attention_variant(const Candidate& candidate, const ModelSpec& parent) {
          parent.layers[static_cast<std::size_t>(candidate.layer)].attention;
 }
 
+// Why an exact score is wanted, in the order in which the budget goes to them.
+enum class DoubtReason { kWholeBlock, kFirstLayer, kLastLayer, kCalibration, kGiants, kLarge };
+
+struct Doubt {
+  DoubtReason reason = DoubtReason::kCalibration;
+  double estimate = 0.0;
+  const Candidate* candidate = nullptr;
+};
+
+// What method gradient says of every candidate.
+class Estimates {
+ public:
+  explicit Estimates(const std::vector<ScoreRow>& rows) {
+    for (const ScoreRow& row : rows) {
+      if (row.method == "gradient" && (row.metric == "kl" || row.metric == "giant_change")) {
+        (row.metric == "kl" ? values_ : giant_changes_)[{row.layer, row.block}] = row.value;
+      }
+    }
+  }
+  [[nodiscard]] double value(const Candidate& candidate) const {
+    return values_.at({candidate.layer, candidate.block.name()});
+  }
+  [[nodiscard]] double giant_change(const Candidate& candidate) const {
+    return giant_changes_.at({candidate.layer, candidate.block.name()});
+  }
+
+ private:
+  using Values = std::map<std::pair<std::int64_t, std::string>, double>;
+  Values values_;
+  Values giant_changes_;
+};
+
+std::optional<DoubtReason> doubt_of(const Candidate& candidate, const Estimates& known,
+                                    const ModelSpec& parent, const ScoreOptions& options) {
+  if (is_whole_block(candidate, parent)) {
+    return DoubtReason::kWholeBlock;
+  }
+  if (candidate.layer == 0) {
+    return DoubtReason::kFirstLayer;
+  }
+  if (candidate.layer + 1 == parent.num_layers()) {
+    return DoubtReason::kLastLayer;
+  }
+  if (known.giant_change(candidate) > options.exact_giants) {
+    return DoubtReason::kGiants;
+  }
+  if (known.value(candidate) > options.exact_above) {
+    return DoubtReason::kLarge;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::int64_t exact_budget(const LayerCandidates& candidates, const ModelSpec& parent,
@@ -35,38 +88,17 @@ std::int64_t exact_budget(const LayerCandidates& candidates, const ModelSpec& pa
 std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
                                            const std::vector<ScoreRow>& estimates,
                                            const ModelSpec& parent, const ScoreOptions& options) {
-  using Values = std::map<std::pair<std::int64_t, std::string>, double>;
-  Values value, giant_change;
-  for (const ScoreRow& row : estimates) {
-    if (row.method == "gradient" && (row.metric == "kl" || row.metric == "giant_change")) {
-      (row.metric == "kl" ? value : giant_change)[{row.layer, row.block}] = row.value;
-    }
-  }
-  struct Doubt {
-    int rank = 0;
-    double estimate = 0.0;
-    const Candidate* candidate = nullptr;
-  };
+  const Estimates known(estimates);
   std::vector<Doubt> doubts;
   for (const auto& layer : candidates) {
     std::vector<Doubt> attention, ffn;  // estimates that seem fine
     for (const Candidate& candidate : layer) {
-      const std::pair name(candidate.layer, candidate.block.name());
-      const double estimate = value.at(name);
-      const auto doubt = [&](int rank) { doubts.push_back({rank, estimate, &candidate}); };
-      if (is_whole_block(candidate, parent)) {
-        doubt(0);
-      } else if (candidate.layer == 0) {
-        doubt(1);
-      } else if (candidate.layer + 1 == parent.num_layers()) {
-        doubt(2);
-      } else if (giant_change.at(name) > options.exact_giants) {
-        doubt(4);
-      } else if (estimate > options.exact_above) {
-        doubt(5);
+      const double estimate = known.value(candidate);
+      if (const auto reason = doubt_of(candidate, known, parent, options)) {
+        doubts.push_back({*reason, estimate, &candidate});
       } else {
         (is_attention_variant(candidate, parent) ? attention : ffn)
-            .push_back({3, estimate, &candidate});
+            .push_back({DoubtReason::kCalibration, estimate, &candidate});
       }
     }
     for (std::vector<Doubt>* fine : {&attention, &ffn}) {
@@ -78,7 +110,7 @@ std::vector<Candidate> doubtful_candidates(const LayerCandidates& candidates,
     }
   }
   std::stable_sort(doubts.begin(), doubts.end(), [](const Doubt& a, const Doubt& b) {
-    return std::pair(a.rank, a.estimate) < std::pair(b.rank, b.estimate);
+    return std::pair(a.reason, a.estimate) < std::pair(b.reason, b.estimate);
   });
   std::vector<Candidate> ordered;
   for (const Doubt& doubt : doubts) {

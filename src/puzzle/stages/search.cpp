@@ -1,6 +1,7 @@
 #include "puzzle/stages/search.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -87,28 +88,44 @@ class SearchRun {
   [[nodiscard]] std::vector<FoundArchitecture> found() const {
     std::vector<FoundArchitecture> found = ours();
     for (const std::string& method : options_.baselines) {
-      MethodAnswer answer = solver_.solve(method, 1);
-      if (answer.found.empty()) {
-        log_warning("search: baseline {}: {}", method, join(answer.why, "; "));
-        continue;
-      }
-      answer.found.front().name = method;
-      found.push_back(std::move(answer.found.front()));
+      beside_ours("baseline " + method, [&] {
+        MethodAnswer answer = solver_.solve(method, 1);
+        if (answer.found.empty()) {
+          log_warning("search: baseline {}: {}", method, join(answer.why, "; "));
+          return;
+        }
+        answer.found.front().name = method;
+        found.push_back(std::move(answer.found.front()));
+      });
     }
     if (!options_.sweep.empty()) {
-      auto points = solver_.sweep();
-      std::move(points.begin(), points.end(), std::back_inserter(found));
+      beside_ours("sweep", [&] {
+        auto points = solver_.sweep();
+        std::move(points.begin(), points.end(), std::back_inserter(found));
+      });
     }
     return found;
   }
 
  private:
+  // What a solver that gives up or numbers that are not finite cost is left out, not our child.
+  static void beside_ours(const std::string& what, const std::function<void()>& add) {
+    try {
+      add();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNumeric) {
+        throw;
+      }
+      log_warning("search: {} is left out: {}", what, error.what());
+    }
+  }
+
   [[nodiscard]] std::vector<FoundArchitecture> ours() const {
     MethodAnswer answer =
         solver_.solve(options_.method, std::max(options_.solutions, options_.validate));
     if (answer.found.empty()) {
       fail(answer.timed_out ? ErrorKind::kNumeric : ErrorKind::kInfeasible, "search: {}{}",
-           answer.timed_out ? "" : "no child meets the budgets: ", join(answer.why, "; "));
+           answer.is_proven ? "no child meets the budgets: " : "", join(answer.why, "; "));
     }
     if (options_.refines()) {
       refine(options_, solver_, probe_, answer.found);

@@ -110,14 +110,12 @@ void check_exact_budgets(const SearchOptions& options, const Scenario& scenario,
                          const SearchSpace& space) {
   std::vector<BudgetSpec> exact = parse_budgets(options.budgets);
   std::erase_if(exact, [](const BudgetSpec& budget) { return budget.cost->is_measured; });
-  if (exact.empty()) {
+  if (exact.empty() || scenario.batch.empty()) {
     return;
   }
   std::vector<std::string> reasons;
   for (const std::int64_t batch : scenario.batch) {
-    const CostSetting setting{&spec, parse_export_target(options.target),
-                              deployed_types(options.types, scenario, parent), nullptr,
-                              Workload{batch, scenario.prompt_tokens, scenario.generated_tokens}};
+    const CostSetting setting = cost_setting(spec, parent, options, scenario, batch);
     const std::vector<BoundBudget> budgets = resolve_budgets(exact, setting);
     const SolveResult result = HighsSolver().solve(make_problem(space, nullptr, budgets, setting),
                                                    {.time_limit_s = options.time_limit_s});

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "puzzle/arch/search_space.h"
+#include "puzzle/stages/search.h"
+#include "puzzle/stages/weight_types.h"
 
 namespace puzzle {
 namespace {
@@ -25,6 +27,16 @@ double bytes_in_memory(const PartCost& cost, const Workload& workload) {
 }
 
 }  // namespace
+
+CostSetting cost_setting(const ModelSpec& parent, const std::filesystem::path& model,
+                         const SearchOptions& options, const Scenario& scenario, std::int64_t batch,
+                         const CostModel* times) {
+  return {&parent,
+          parse_export_target(options.target),
+          deployed_types(options.types, scenario, model),
+          times,
+          {batch, scenario.prompt_tokens, scenario.generated_tokens}};
+}
 
 const std::vector<SearchCost>& search_costs() {
   static const std::vector<SearchCost> kCosts = {

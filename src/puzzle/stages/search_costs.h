@@ -2,15 +2,19 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "puzzle/arch/cost.h"
+#include "puzzle/arch/scenario.h"
 #include "puzzle/engine/cost_model.h"
 
 namespace puzzle {
+
+struct SearchOptions;
 
 // One thing that can be bounded. Everything is that of the child as the export target stores it.
 struct SearchCost {
@@ -37,6 +41,12 @@ struct CostSetting {
   const CostModel* times = nullptr;  // null: no times
   Workload workload;
 };
+
+// What a search with these options counts at one batch size; `model` is the parent's file, whose
+// types its own may be. The parent and `times` must outlive the setting.
+[[nodiscard]] CostSetting cost_setting(const ModelSpec& parent, const std::filesystem::path& model,
+                                       const SearchOptions& options, const Scenario& scenario,
+                                       std::int64_t batch, const CostModel* times = nullptr);
 
 // Every cost of a whole model by name, rates included: recomputed from the model, not from sums.
 [[nodiscard]] std::map<std::string, double> model_costs(const Architecture& layers,

@@ -136,8 +136,8 @@ std::vector<MeasuredKl> SearchProbe::measure(const std::vector<Architecture>& ch
   Json request = {{"do", "measure"}, {"base", block_names(base)}, {"children", Json::array()}};
   for (std::size_t c = 0; c < children.size(); ++c) {
     if (const auto record = context_.db.find_stage(measured_key(children[c]))) {
-      sums[c] =
-          parse_json(record->detail_json, "run.db").at("unit_sums").get<std::vector<double>>();
+      sums[c] = json_doubles(record_detail(context_.db, *record), "unit_sums",
+                             context_.db.path().string());
     } else {
       missing.push_back(c);
       request["children"].push_back(block_names(children[c]));
@@ -145,14 +145,16 @@ std::vector<MeasuredKl> SearchProbe::measure(const std::vector<Architecture>& ch
   }
   const Stopwatch watch;
   const Json answer = missing.empty() ? Json::array() : ranks_.together(request);
+  std::string failure;
   RunTransaction transaction(context_.db);
   for (std::size_t m = 0; m < missing.size(); ++m) {
     const std::size_t c = missing[m];
     sums[c] = answer.at(m).get<std::vector<double>>();
     const double kl = as_measured(sums[c]).mean().value;
-    if (!std::isfinite(kl)) {
-      fail(ErrorKind::kNumeric, "search: the KL of a measured child is {}; its blocks are {}", kl,
-           Json(block_names(children[c])).dump());
+    if (!std::isfinite(kl)) {  // the others' are kept
+      failure = fmt::format("search: the KL of a measured child is {}; its blocks are {}", kl,
+                            Json(block_names(children[c])).dump());
+      continue;
     }
     context_.db.put({.key = measured_key(children[c]),
                      .stage = "search",
@@ -161,6 +163,9 @@ std::vector<MeasuredKl> SearchProbe::measure(const std::vector<Architecture>& ch
                      .detail_json = Json{{"kl", kl}, {"unit_sums", sums[c]}}.dump()});
   }
   transaction.commit();
+  if (!failure.empty()) {
+    fail_with(ErrorKind::kNumeric, failure);
+  }
   std::vector<MeasuredKl> measured;
   for (const std::vector<double>& unit_sums : sums) {
     measured.push_back(as_measured(unit_sums));
@@ -168,10 +173,12 @@ std::vector<MeasuredKl> SearchProbe::measure(const std::vector<Architecture>& ch
   return measured;
 }
 
+void SearchProbe::keep_step() { (void)ranks_.together({{"do", "nothing"}}); }
+
 BlockChanges SearchProbe::changes(const Architecture& child) {
   const std::string key = changes_key(child);
   if (const auto record = context_.db.find_stage(key)) {
-    return changes_of(parse_json(record->detail_json, "run.db").at("changes"));
+    return changes_of(record_detail(context_.db, *record).at("changes"));
   }
   const Stopwatch watch;
   const Json answer = ranks_.together({{"do", "changes"}, {"child", block_names(child)}});
@@ -184,6 +191,9 @@ BlockChanges SearchProbe::changes(const Architecture& child) {
 }
 
 Json SearchProbe::work(const Json& request) {
+  if (request.at("do") == "nothing") {
+    return {};
+  }
   return request.at("do") == "measure" ? measure_here(request) : changes_here(request);
 }
 
@@ -191,8 +201,7 @@ Json SearchProbe::measure_here(const Json& request) {
   Communicator& communicator = context_.communicator;
   if (!meter_) {
     meter_ = std::make_unique<ChildMeter>(
-        parent_, source_.library_folder, text(),
-        RankShare{communicator.rank(), communicator.size()},
+        parent_, source_.library_folder, text(), rank_share(communicator),
         ChildMeterOptions{options_.batch_windows, options_.state_mib << 20U});
   }
   meter_->set_base(parse_blocks(request.at("base").get<std::vector<std::string>>()));

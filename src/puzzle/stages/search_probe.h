@@ -67,6 +67,9 @@ class SearchProbe {
     return measure({child}, child).front();
   }
 
+  // To be called now and then while rank 0 works alone (KeepStep in rank_lead.h).
+  void keep_step();
+
   // Second-order estimates for every block of the space around a child (child_changes.h).
   [[nodiscard]] BlockChanges changes(const Architecture& child);
 

@@ -12,13 +12,13 @@
 #include "puzzle/mip/pareto.h"
 #include "puzzle/stages/search_depth.h"
 #include "puzzle/stages/search_problem.h"
-#include "puzzle/stages/weight_types.h"
 
 namespace puzzle {
 namespace {
 
 void keep_better(MethodAnswer answer, MethodAnswer& best) {
   best.timed_out = best.timed_out || answer.timed_out;
+  best.is_proven = best.is_proven && answer.is_proven;
   best.why.insert(best.why.end(), answer.why.begin(), answer.why.end());
   if (!answer.found.empty() &&
       (best.found.empty() || answer.found.front().objective < best.found.front().objective)) {
@@ -74,14 +74,12 @@ SearchSolver::SearchSolver(const RunContext& context, const LoadedModel& parent,
     times_ = std::make_unique<CostModel>(costs, "measured costs");
   }
   for (const std::int64_t batch : scenario.batch) {
-    settings_.push_back({&parent_, parse_export_target(options.target),
-                         deployed_types(options.types, scenario, parent.path), times_.get(),
-                         Workload{batch, scenario.prompt_tokens, scenario.generated_tokens}});
+    settings_.push_back(cost_setting(parent_, parent.path, options, scenario, batch, times_.get()));
   }
 }
 
 MethodAnswer SearchSolver::solve(const std::string& method, std::int64_t solutions) const {
-  MethodAnswer best;
+  MethodAnswer best{.found = {}, .why = {}, .is_proven = true};
   for (const CostSetting& setting : settings_) {
     keep_better(solve_at(method, solutions, setting), best);
   }
@@ -237,6 +235,7 @@ MethodAnswer SearchSolver::answer_of(const std::string& method, const SolveResul
     }
   }
   if (result.infeasibility) {
+    answer.is_proven = true;
     answer.why.push_back(at_batch(setting.workload.batch, scenario_,
                                   describe_unreachable(*result.infeasibility, bounds, setting)));
   } else if (result.status == SolveStatus::kUnknown) {

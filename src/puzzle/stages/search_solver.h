@@ -19,6 +19,7 @@ struct MethodAnswer {
   std::vector<FoundArchitecture> found;
   std::vector<std::string> why;  // nothing was found, one reason per batch size
   bool timed_out = false;        // at one batch size at least, so nothing is ruled out
+  bool is_proven = false;        // no child at all meets the budgets, at any batch size
 };
 
 [[nodiscard]] Assignment choices_of(const Problem& problem, const Architecture& layers);
@@ -65,7 +66,7 @@ class SearchSolver {
   void describe_point(const std::vector<BudgetSpec>& held, const std::string& value,
                       FoundArchitecture& point) const;
   [[nodiscard]] SolveOptions solve_options() const {
-    return {.time_limit_s = options_.time_limit_s};
+    return {.time_limit_s = options_.time_limit_s, .before_each = [this] { probe_.keep_step(); }};
   }
   [[nodiscard]] Problem restricted(const Problem& problem, bool depth_only) const;
   [[nodiscard]] const CostSetting& setting_at(std::int64_t batch) const;

@@ -298,8 +298,7 @@ std::vector<std::vector<BlockEstimate>> estimate_second_order(RunContext& contex
                                                               const TokenPart& part) {
   const c10::NoGradGuard no_grad;
   SecondOrderEstimator estimator(context, parent, input, part);
-  const IndexRange share =
-      share_of(part.num_windows(), {context.communicator.rank(), context.communicator.size()});
+  const IndexRange share = share_of(part.num_windows(), rank_share(context.communicator));
   Progress progress(input.name,
                     share.count() * (std::ssize(input.layers) - estimator.first_layer()),
                     "layer passes back");

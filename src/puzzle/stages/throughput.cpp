@@ -124,6 +124,7 @@ void measure_throughput(RunContext& context, const std::vector<TimedFile>& files
       return;
     }
     // Rows of other files are no longer about these, whatever fails below.
+    context.db.set_current(RunTable::kThroughput, "throughput", {});
     context.db.set_current(RunTable::kEvaluations, "throughput", {});
     FilesInEngine in_engine(context, files, scenario, engine);
     in_engine.time(test, keep_step);

@@ -88,7 +88,10 @@ std::vector<FileTimes> times_of_files(const std::vector<TimedFile>& files, const
     times.push_back({timings[2 * f], timings[2 * f + 1]});
     for (const auto& [phase, timing] :
          {std::pair("prefill", times.back().prefill), std::pair("generation", times.back().step)}) {
-      if (timing.spread() > policy.max_spread) {
+      if (timing.samples < policy.samples) {
+        log_warning("{}: {} of {}: only {} of {} samples within timing.max_seconds ({:g} s)", stage,
+                    phase, files[f].model, timing.samples, policy.samples, policy.max_seconds);
+      } else if (timing.spread() > policy.max_spread) {
         log_warning(
             "{}: {} of {} spreads by {:.0f} % in the quietest of {} rounds; was the machine busy?",
             stage, phase, files[f].model, 100.0 * timing.spread(), timing.rounds);

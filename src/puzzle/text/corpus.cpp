@@ -1,7 +1,6 @@
 #include "puzzle/text/corpus.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <utility>
 
@@ -41,13 +40,6 @@ bool is_field(std::string_view text) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-' || c == '.' || c == '+';
   });
-}
-
-std::optional<double> parse_weight(std::string_view text) {
-  double weight = 0.0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), weight);
-  const bool is_whole = error == std::errc{} && end == text.data() + text.size();
-  return is_whole ? std::optional(weight) : std::nullopt;
 }
 
 // The string at "a.b"; a member that is literally called "a.b" goes first.
@@ -103,7 +95,7 @@ CorpusSource parse_corpus_source(std::string_view text) {
   const std::string whole(text);
   const std::size_t at = text.rfind('@');
   if (at != std::string_view::npos) {
-    const std::optional<double> weight = parse_weight(text.substr(at + 1));
+    const std::optional<double> weight = parse_number<double>(text.substr(at + 1));
     if (!weight || !(*weight > 0.0 && *weight < 1e9)) {
       fail(ErrorKind::kUsage, "corpus source {}: the weight is \"{}\", expected a number above 0",
            whole, text.substr(at + 1));
