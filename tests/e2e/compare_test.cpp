@@ -78,6 +78,7 @@ TEST(Compare, CellsShareTheirWorkAndAreMadeOnce) {
     EXPECT_TRUE(std::filesystem::exists(grid.folder / "cells" / folder / "config.json")) << folder;
   }
   const std::string page = read_text_file(grid.folder / "cells/compare.md");
+  EXPECT_THAT(page, HasSubstr("| parent | 0 | - | - | 1 | "));
   EXPECT_THAT(page, HasSubstr("| paper | "));
   EXPECT_THAT(page, HasSubstr("held-out text/perplexity"));
 

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "puzzle/base/interrupt.h"
 #include "puzzle/stages/batch_forward.h"
 #include "puzzle/stages/library.h"
 #include "puzzle/tensor/head_loss.h"
@@ -106,6 +107,7 @@ std::vector<std::vector<double>> ChildMeter::unit_sums(
   for (const Batch& batch : batches_) {
     std::vector<HeadInput> finals;
     for (std::size_t c = 0; c < children.size(); ++c) {
+      throw_if_interrupted();  // one request may take minutes
       finals.push_back(
           {final_of(models[c], batch, kept_before(first_change(children[c]))), models[c].head});
     }

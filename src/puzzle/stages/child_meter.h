@@ -32,7 +32,7 @@ class ChildMeter {
   // Σ over tokens of KL(parent ‖ child), nats: per child and unit of `units()`, this rank's windows
   // only. The parent's vocabulary projection is computed once per chunk for all of `children`,
   // whose blocks are all held meanwhile. Throws Error(kUsage) for a variant that the library does
-  // not hold.
+  // not hold, Error(kInterrupted) between two children.
   [[nodiscard]] std::vector<std::vector<double>> unit_sums(
       const std::vector<Architecture>& children) const;
 
