@@ -153,11 +153,7 @@ std::string origin_text(const CompareGrid& grid, const Comparison& comparison) {
       makers.insert(cell.made_by);
     }
   }
-  const char* between = ": ";
-  for (const std::string& maker : makers) {
-    text += between + maker;
-    between = "; ";
-  }
+  text += makers.empty() ? "" : ": " + join({makers.begin(), makers.end()}, "; ");
   return text + ".\n";
 }
 

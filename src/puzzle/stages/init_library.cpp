@@ -275,10 +275,11 @@ void LibraryMaker::reduce(std::map<std::string, ErrorSums>& errors) {
   std::vector<at::Tensor> sums;
   for (const auto& [name, variant] : errors) {
     // A rank may have no validation window.
-    sums.push_back(variant.sums_4.defined() ? variant.sums_4.to(at::kCPU)
-                                            : at::zeros({4}, at::TensorOptions(at::kDouble)));
+    sums.push_back(variant.sums_4.defined()
+                       ? variant.sums_4
+                       : at::zeros({4}, parent_.weights.embedding.options().dtype(at::kDouble)));
   }
-  at::Tensor all = at::stack(sums);
+  at::Tensor all = at::stack(sums).to(at::kCPU);
   context_.communicator.all_reduce_sum(all);
   std::int64_t row = 0;
   for (auto& [name, variant] : errors) {
