@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <set>
 #include <sstream>
 
 #include <gmock/gmock.h>
@@ -13,6 +14,7 @@
 #include "e2e/tiny_run.h"
 #include "puzzle/app/pipeline.h"
 #include "puzzle/engine/cost_table_file.h"
+#include "support/file_size_limit.h"
 
 namespace puzzle {
 namespace {
@@ -132,6 +134,42 @@ pid_t find_rank_one(pid_t launcher) {
   return 0;
 }
 
+// How often a run says that it failed.
+std::size_t num_errors(const std::string& log) {
+  std::size_t errors = 0;
+  for (std::size_t at = log.find("puzzle: "); at != std::string::npos;
+       at = log.find("puzzle: ", at + 1)) {
+    ++errors;
+  }
+  return errors;
+}
+
+TEST(Resume, WithoutRoomToWriteItIsOneClearErrorAndNothingIsLost) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  const auto words = [&](const char* run) {
+    auto arguments = test::run_arguments("run", folder.path(), folder / run);
+    test::add_training(arguments);
+    return arguments;
+  };
+  ASSERT_EQ(run_program(words("whole")).exit_code, 0);
+  std::set<std::string> messages;
+  for (const rlim_t kib : {24, 96, 192, 384, 512}) {
+    const test::FileSizeLimit limit(kib * 1024);
+    const ProgramResult stopped = run_program(words("run"));
+    if (stopped.exit_code != 0) {
+      EXPECT_EQ(stopped.exit_code, 4) << kib << " KiB\n" << stopped.err;
+      EXPECT_EQ(num_errors(stopped.err), 1U) << kib << " KiB\n" << stopped.err;
+      messages.insert(stopped.err.substr(stopped.err.find("puzzle: ")));
+    }
+  }
+  EXPECT_GE(messages.size(), 3U) << "the limits should fail different writers";
+  const ProgramResult last = run_program(words("run"));
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  EXPECT_EQ(test::fingerprint(folder / "run").at("files"),
+            test::fingerprint(folder / "whole").at("files"));
+}
+
 TEST(Resume, AKilledRankIsOneClearErrorAndNothingIsLost) {
   const test::TempDir folder;
   test::make_run_inputs(folder.path());
@@ -151,12 +189,7 @@ TEST(Resume, AKilledRankIsOneClearErrorAndNothingIsLost) {
   ASSERT_TRUE(done);
   EXPECT_EQ(killed.exit_code, 7) << killed.err;
   EXPECT_THAT(killed.err, ::testing::HasSubstr("rank 1"));
-  std::size_t errors = 0;
-  for (std::size_t at = killed.err.find("puzzle: "); at != std::string::npos;
-       at = killed.err.find("puzzle: ", at + 1)) {
-    ++errors;
-  }
-  EXPECT_EQ(errors, 1U) << killed.err;
+  EXPECT_EQ(num_errors(killed.err), 1U) << killed.err;
   ASSERT_EQ(run_program(words).exit_code, 0);
   ASSERT_EQ(run_program(test::run_arguments("score", folder.path(), folder / "whole")).exit_code,
             0);

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "support/expect_error.h"
+#include "support/file_size_limit.h"
 #include "support/temp_dir.h"
 
 namespace puzzle {
@@ -46,6 +47,15 @@ TEST(SpillFile, ReadingPastTheEndIsAnError) {
   const SpillFile file(folder.path(), 4, "states");
   std::vector<std::byte> bytes(8);
   EXPECT_PUZZLE_ERROR(file.read(0, bytes), ErrorKind::kIo, "shorter than expected");
+}
+
+TEST(SpillFile, ADiskThatFillsUpIsAnError) {
+  const test::TempDir folder;
+  SpillFile file(folder.path(), 4, "states");
+  const test::FileSizeLimit limit(4096);
+  const std::string text(8192, 'x');
+  EXPECT_PUZZLE_ERROR(file.write(0, spill_bytes(text)), ErrorKind::kIo,
+                      "states: scratch file in " + folder.path().string() + ": cannot write");
 }
 
 }  // namespace

@@ -39,6 +39,9 @@ void SqliteFile::fail_sqlite(int code) const {
            path_, kBusyTimeoutMs / 1000);
     case SQLITE_FULL:
       fail(ErrorKind::kIo, "{}: the disk is full; nothing recorded before is lost", path_);
+    case SQLITE_IOERR:
+      fail(ErrorKind::kIo, "{}: {}; is there room on the disk? Nothing recorded before is lost",
+           path_, reason);
     case SQLITE_ERROR:
     case SQLITE_CONSTRAINT:
     case SQLITE_MISMATCH:
