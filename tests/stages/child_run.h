@@ -35,12 +35,7 @@ struct ChildRun : ScoredRun {
   [[nodiscard]] ModelWeights start() const { return load_model(start_folder, at::kFloat); }
   // Held-out KL of a model on disk, the slow way.
   [[nodiscard]] double naive_kl(const std::filesystem::path& child) const {
-    double sum = 0.0;
-    for (const NaiveWindow& window :
-         naive_windows(parent.weights, load_model(child, at::kFloat), *validation)) {
-      sum += window.kl;
-    }
-    return sum / static_cast<double>(validation->num_tokens());
+    return test::naive_kl(parent.weights, load_model(child, at::kFloat), *validation);
   }
 
   std::filesystem::path start_folder;

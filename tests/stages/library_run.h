@@ -84,6 +84,31 @@ struct LibraryRun {
     }
     return library;
   }
+  // A whole child put together by hand, from the library's files.
+  [[nodiscard]] ModelWeights by_hand(const InitLibraryResult& from,
+                                     const Architecture& layers) const {
+    ModelWeights model = parent.weights;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      LayerWeights& weights = model.layers[i];
+      const BlockSpec& own = parent.weights.spec.layers[i];
+      LayerLibrary variants;
+      if (layers[i] != own && layers[i] != parse_block("none/none")) {
+        variants = load(from, static_cast<std::int64_t>(i));
+      }
+      if (layers[i].attention.kind == AttentionKind::kNone) {
+        weights.attention = {};
+      } else if (layers[i].attention != own.attention) {
+        weights.attention = variants.attention.at(layers[i].attention);
+      }
+      if (layers[i].ffn.kind == FfnKind::kNone) {
+        weights.ffn = {};
+      } else if (layers[i].ffn != own.ffn) {
+        weights.ffn = variants.ffn.at(layers[i].ffn);
+      }
+      model.spec.layers[i] = layers[i];
+    }
+    return model;
+  }
 
   ToyCorpus corpus;
   TempDir folder;

@@ -33,6 +33,7 @@ struct MeasuredRun : LibraryRun {
     db.put(scores);
     options.types = "f32";
     options.budgets = {"parameters <= 0.7x"};
+    options.rounds = options.local_forwards = 0;  // unless a test asks for them
     options.batch_windows = 5;
   }
 
@@ -47,39 +48,14 @@ struct MeasuredRun : LibraryRun {
   }
   SearchResult run() { return run(context); }
 
-  // From the library's files, block by block.
   [[nodiscard]] ModelWeights by_hand(const Architecture& layers) const {
-    ModelWeights model = parent.weights;
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      LayerWeights& weights = model.layers[i];
-      const BlockSpec& own = parent.weights.spec.layers[i];
-      LayerLibrary variants;
-      if (layers[i] != own && layers[i] != parse_block("none/none")) {
-        variants = load(library, static_cast<std::int64_t>(i));
-      }
-      if (layers[i].attention.kind == AttentionKind::kNone) {
-        weights.attention = {};
-      } else if (layers[i].attention != own.attention) {
-        weights.attention = variants.attention.at(layers[i].attention);
-      }
-      if (layers[i].ffn.kind == FfnKind::kNone) {
-        weights.ffn = {};
-      } else if (layers[i].ffn != own.ffn) {
-        weights.ffn = variants.ffn.at(layers[i].ffn);
-      }
-      model.spec.layers[i] = layers[i];
-    }
-    return model;
+    return LibraryRun::by_hand(library, layers);
   }
   [[nodiscard]] std::vector<NaiveWindow> windows_of(const Architecture& layers) const {
     return naive_windows(parent.weights, by_hand(layers), *validation);
   }
   [[nodiscard]] double naive_kl(const Architecture& layers) const {
-    double sum = 0.0;
-    for (const NaiveWindow& window : windows_of(layers)) {
-      sum += window.kl;
-    }
-    return sum / static_cast<double>(validation->num_tokens());
+    return test::naive_kl(parent.weights, by_hand(layers), *validation);
   }
   [[nodiscard]] double parameters(const Architecture& layers) const {
     return static_cast<double>(

@@ -23,23 +23,11 @@ struct ScoredRun : LibraryRun {
   explicit ScoredRun(bool cross_documents = true) : LibraryRun(library_spec(), cross_documents) {
     library = make({});
   }
-  // The parent with one block replaced, put together from the library's file by hand.
+  // The parent with one block replaced.
   [[nodiscard]] ModelWeights replaced(std::int64_t layer, const BlockSpec& block) const {
-    ModelWeights model = parent.weights;
-    LayerWeights& weights = model.layers[static_cast<std::size_t>(layer)];
-    const LayerLibrary variants = load(library, layer);
-    if (block.attention.kind == AttentionKind::kNone) {
-      weights.attention = {};
-    } else if (block.attention != weights.attention.spec) {
-      weights.attention = variants.attention.at(block.attention);
-    }
-    if (block.ffn.kind == FfnKind::kNone) {
-      weights.ffn = {};
-    } else if (block.ffn != weights.ffn.spec) {
-      weights.ffn = variants.ffn.at(block.ffn);
-    }
-    model.spec.layers[static_cast<std::size_t>(layer)] = block;
-    return model;
+    Architecture layers = parent.weights.spec.layers;
+    layers[static_cast<std::size_t>(layer)] = block;
+    return by_hand(library, layers);
   }
 
   InitLibraryResult library;
@@ -114,6 +102,15 @@ inline std::vector<NaiveWindow> naive_windows(const ModelWeights& parent, const 
     windows.push_back(sums);
   }
   return windows;
+}
+
+inline double naive_kl(const ModelWeights& parent, const ModelWeights& child,
+                       const TokenPart& part) {
+  double sum = 0.0;
+  for (const NaiveWindow& window : naive_windows(parent, child, part)) {
+    sum += window.kl;
+  }
+  return sum / static_cast<double>(part.num_tokens());
 }
 
 // Σ value / Σ tokens over windows and its standard error, where each run of 8 neighbouring windows

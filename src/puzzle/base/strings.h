@@ -16,12 +16,12 @@ namespace puzzle {
 [[nodiscard]] std::string_view trim(std::string_view text);
 [[nodiscard]] std::string lower(std::string_view text);
 
-// The number that makes up all of `text`, or nothing.
-template <class Number>
-[[nodiscard]] std::optional<Number> parse_number(std::string_view text) {
+// The number that makes up all of `text`, or nothing. An integer may be given its `base`.
+template <class Number, class... Base>
+[[nodiscard]] std::optional<Number> parse_number(std::string_view text, Base... base) {
   Number value{};
   const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  const auto [stop, error] = std::from_chars(text.data(), end, value, base...);
   return error == std::errc() && stop == end ? std::optional(value) : std::nullopt;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 
 #include <arpa/inet.h>
@@ -149,14 +148,6 @@ struct HttpHeader {
   bool is_chunked = false;
 };
 
-template <class Number>
-std::optional<Number> http_number(std::string_view text, int base) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(value)
-                                                                  : std::nullopt;
-}
-
 [[noreturn]] void http_mistake(const std::string& place, std::string_view found) {
   fail(ErrorKind::kIo, "{}: the answer is not HTTP: found '{}'; does another program use the port?",
        place, found.substr(0, 60));
@@ -167,7 +158,7 @@ HttpHeader parse_http_header(std::string_view text, const std::string& place) {
   const std::vector<std::string> lines = split(text, '\n');
   const std::string_view first = trim(lines.front());
   const std::optional<int> status = first.size() >= 12 && first.starts_with("HTTP/1.")
-                                        ? http_number<int>(first.substr(9, 3), 10)
+                                        ? parse_number<int>(first.substr(9, 3))
                                         : std::nullopt;
   if (!status) {
     http_mistake(place, first);
@@ -182,7 +173,7 @@ HttpHeader parse_http_header(std::string_view text, const std::string& place) {
     const std::string name = lower(line.substr(0, colon));
     const std::string_view value = trim(line.substr(colon + 1));
     if (name == "content-length") {
-      header.content_length = http_number<std::size_t>(value, 10);
+      header.content_length = parse_number<std::size_t>(value);
       if (!header.content_length) {
         http_mistake(place, line);
       }
@@ -202,7 +193,7 @@ std::optional<std::string> decode_chunks(std::string_view text, const std::strin
       return std::nullopt;
     }
     const std::string_view size_text = trim(text.substr(0, std::min(line_end, text.find(';'))));
-    const std::optional<std::size_t> size = http_number<std::size_t>(size_text, 16);
+    const std::optional<std::size_t> size = parse_number<std::size_t>(size_text, 16);
     if (!size || *size > kMaxHttpBodyBytes) {
       http_mistake(place, size_text);
     }

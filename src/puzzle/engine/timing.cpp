@@ -121,8 +121,8 @@ double quiet_spread(std::vector<double> values) {
   return seconds > 0.0 ? (quarter.back() - quarter.front()) / seconds : 0.0;
 }
 
-std::vector<Timing> measure_all_seconds(const std::function<std::vector<double>()>& run_once,
-                                        const TimingPolicy& policy) {
+std::vector<Timing> measure_seconds(const std::function<std::vector<double>()>& run_once,
+                                    const TimingPolicy& policy) {
   TimedCalls calls(run_once, policy.max_seconds);
   for (std::int64_t call = 0; call < policy.warmup_calls && !calls.out_of_time(); ++call) {
     calls.call();
@@ -139,18 +139,10 @@ std::vector<Timing> measure_all_seconds(const std::function<std::vector<double>(
     }
   } while (worst_spread(best) > policy.max_spread && rounds < policy.max_rounds &&
            !calls.out_of_time());
-  const bool is_quiet =
-      best.front().samples == policy.samples && worst_spread(best) <= policy.max_spread;
   for (Timing& timing : best) {
     timing.rounds = rounds;
-    timing.is_quiet = is_quiet;
   }
   return best;
-}
-
-Timing measure_seconds(const std::function<double()>& run_once, const TimingPolicy& policy) {
-  return measure_all_seconds([&run_once] { return std::vector<double>{run_once()}; }, policy)
-      .front();
 }
 
 }  // namespace puzzle

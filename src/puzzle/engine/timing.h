@@ -26,7 +26,6 @@ struct Timing {
   double p90_s = 0.0;
   std::int64_t samples = 0;  // of the round reported; fewer than asked for if time ran out
   std::int64_t rounds = 0;   // made in all
-  bool is_quiet = false;     // within max_spread
 
   // (p90 - p10) / median; 0 for a median of 0.
   [[nodiscard]] double spread() const;
@@ -41,17 +40,13 @@ struct Timing {
 [[nodiscard]] double quiet_seconds(std::vector<double> values);
 [[nodiscard]] double quiet_spread(std::vector<double> values);
 
-// Calls `run_once` (which returns the seconds it took, by whatever clock it trusts) in rounds of
-// `policy.samples` until a round is quiet, and reports the quietest round: other processes only
-// ever disturb, so the least disturbed round is the best estimate. Throws Error(kNumeric) for a
-// negative or non-finite time; passes on what `run_once` throws, and Error(kInterrupted) between
-// calls.
-[[nodiscard]] Timing measure_seconds(const std::function<double()>& run_once,
-                                     const TimingPolicy& policy);
-
-// The same for a call that yields several times, always equally many (e.g. prefill and step). A
-// round is as noisy as the noisiest of them.
-[[nodiscard]] std::vector<Timing> measure_all_seconds(
+// Calls `run_once` in rounds of `policy.samples` until a round is quiet, and reports the quietest
+// round: other processes only ever disturb, so the least disturbed round is the best estimate.
+// `run_once` returns the seconds that each of its parts took (e.g. prefill and step), always
+// equally many, by whatever clock it trusts; a round is as noisy as the noisiest of them. Throws
+// Error(kNumeric) for a negative or non-finite time; passes on what `run_once` throws, and
+// Error(kInterrupted) between calls.
+[[nodiscard]] std::vector<Timing> measure_seconds(
     const std::function<std::vector<double>()>& run_once, const TimingPolicy& policy);
 
 }  // namespace puzzle

@@ -210,18 +210,15 @@ ExportResult export_child(RunContext& context, const LoadedModel& parent, const 
            join(export_formats(), ", "));
     }
   }
-  std::string bytes;
   if (context.communicator.is_first()) {
     if (!result.gguf.empty()) {
       exporter.write_gguf(*gguf_target);
-      bytes = std::to_string(fs::file_size(result.gguf));
     }
     for (const auto& [format, folder] : result.folders) {
       exporter.write_hf(*find_hf_format(format));
     }
   }
-  bytes = context.communicator.broadcast_string(bytes, 0);
-  result.gguf_bytes = bytes.empty() ? 0 : std::stoll(bytes);
+  context.communicator.barrier();
   return result;
 }
 

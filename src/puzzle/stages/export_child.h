@@ -33,7 +33,6 @@ struct ExportInput {
 struct ExportResult {
   std::filesystem::path gguf;                            // empty if not asked for
   std::map<std::string, std::filesystem::path> folders;  // by format, those that were asked for
-  std::int64_t gguf_bytes = 0;
 };
 
 // Writes what is missing. Each export comes with a model card that names the parent and its

@@ -69,7 +69,7 @@ std::vector<FileTimes> times_of_files(const std::vector<TimedFile>& files, const
         std::make_unique<LlamaServer>(file.file, numbered_server(options, std::ssize(servers))));
   }
   const TimingPolicy& policy = engine.timing;
-  const std::vector<Timing> timings = measure_all_seconds(
+  const std::vector<Timing> timings = measure_seconds(
       [&] {
         std::vector<double> seconds;
         for (std::size_t f = 0; f < files.size(); ++f) {
