@@ -69,8 +69,8 @@ inline std::vector<std::string> run_arguments(const std::string& verb,
       words, {"data.window=32", "data.group_windows=2", "data.calibration_tokens=1024",
               "data.scoring_tokens=512", "data.validation_tokens=512", "data.test_tokens=512",
               "data.train_tokens=2048", "scenario.prompt_tokens=32", "scenario.generated_tokens=32",
-              "search.types=f32", "export_child.types=f32", "export_child.formats=[gguf, hf]",
-              "threads=2"});
+              "search.types=f32", "search.rounds=0", "search.local_forwards=0",
+              "export_child.types=f32", "export_child.formats=[gguf, hf]", "threads=2"});
   if (target == "roofline") {
     add_settings(words, {"measure.hardware.preset=cpu", "measure.types=f32"});
   }

@@ -115,16 +115,23 @@ TEST(Random, WalksWhereFeasibleDrawsAreRare) {
 
 TEST(Uniform, TakesTheBestNameThatFitsEverywhere) {
   Problem problem = three_layers();
-  EXPECT_EQ(names_of(problem, solve_uniform(problem)),
-            (std::vector<std::string>{"half", "half", "half"}));
-  problem.budgets[0].at_most = 100.0;
-  EXPECT_EQ(names_of(problem, solve_uniform(problem)),
+  const auto best_of = [&] {
+    const std::vector<Solution> found = solve_uniform(problem);
+    return found.empty() ? std::nullopt : std::optional(found.front());
+  };
+  EXPECT_EQ(names_of(problem, best_of()), (std::vector<std::string>{"half", "half", "half"}));
+  problem.num_solutions = 5;  // "whole" is beyond the budget
+  EXPECT_EQ(solve_uniform(problem).size(), 2U);
+  EXPECT_EQ(names_of(problem, best_of()), (std::vector<std::string>{"half", "half", "half"}));
+  EXPECT_EQ(names_of(problem, solve_uniform(problem)[1]),
             (std::vector<std::string>{"none", "none", "none"}));
+  problem.num_solutions = 1;
+  problem.budgets[0].at_most = 100.0;
+  EXPECT_EQ(names_of(problem, best_of()), (std::vector<std::string>{"none", "none", "none"}));
   problem.layers[1].pop_back();  // "none" is no longer there
-  EXPECT_FALSE(solve_uniform(problem).has_value());
+  EXPECT_TRUE(solve_uniform(problem).empty());
   problem.layers[1] = {{"frozen", 0.0, {100.0}}};  // one choice only: no say in the matter
-  EXPECT_EQ(names_of(problem, solve_uniform(problem)),
-            (std::vector<std::string>{"none", "frozen", "none"}));
+  EXPECT_EQ(names_of(problem, best_of()), (std::vector<std::string>{"none", "frozen", "none"}));
 }
 
 TEST(RestrictedSpace, DepthOnlyIsNeverBetterThanTheWholeSpace) {
@@ -150,7 +157,8 @@ TEST(Baselines, MeetBudgetsAndAreNeverBetterThanTheOptimum) {
     const SolveResult best = HighsSolver().solve(problem);
     const auto random = solve_random(HighsSolver(), problem, seed);
     const auto greedy = solve_greedy(problem);
-    const auto uniform = solve_uniform(problem);
+    const std::vector<Solution> uniforms = solve_uniform(problem);
+    const auto uniform = uniforms.empty() ? std::nullopt : std::optional(uniforms.front());
     EXPECT_EQ(random.has_value(), best.status == SolveStatus::kOptimal) << seed;
     greedy_found += greedy ? 1 : 0;
     uniform_found += uniform ? 1 : 0;

@@ -224,6 +224,45 @@ TEST(SearchMeasured, LocalSearchEndsWhereNoSwapHelps) {
   EXPECT_NEAR(child.measured->kl.value, kl, 1e-4);
 }
 
+// In a space where the sum of scores would choose another one.
+TEST(SearchMeasured, UniformTakesTheBestByBruteForce) {
+  test::MeasuredRun run;
+  run.options.method = "uniform";
+  run.options.target = "native";
+  const Architecture by_scores = run.run().found[0].layers;
+  run.options.validate = 1000;
+  const SearchResult result = run.run();
+  std::map<double, Architecture> by_kl;
+  for (const AttentionSpec& attention : run.space.layers[0].attention) {
+    for (const FfnSpec& ffn : run.space.layers[0].ffn) {
+      const Architecture layers(3, BlockSpec{attention, ffn});
+      if (run.parameters(layers) <= 0.7 * run.parameters(run.own_layers())) {
+        by_kl[run.naive_kl(layers)] = layers;
+      }
+    }
+  }
+  ASSERT_NE(by_kl.begin()->second, by_scores) << "scores and measurements agree: no test";
+  EXPECT_EQ(result.found.size(), by_kl.size());
+  EXPECT_EQ(result.found[0].layers, by_kl.begin()->second);
+  EXPECT_NEAR(result.found[0].measured->kl.value, by_kl.begin()->first, 1e-4);
+}
+
+TEST(SearchMeasured, OtherMethodsAndMetricsDoNotGoOn) {
+  test::MeasuredRun run;
+  run.options.rounds = 2;
+  run.options.local_forwards = 6;
+  run.options.method = "greedy";
+  ASSERT_EQ(run.run().found.size(), 1U);
+  EXPECT_FALSE(run.run().found[0].measured);
+  for (ScoreRow row : std::vector(run.scores)) {
+    row.metric = "lm_loss";
+    run.db.put(std::vector{row});
+  }
+  run.options.method = "mip";
+  run.options.metric = "lm_loss";
+  EXPECT_FALSE(run.run().found[0].measured);
+}
+
 void use_everything(test::MeasuredRun& run) {
   run.options.validate = 2;
   run.options.rounds = 2;
@@ -333,15 +372,8 @@ TEST(SearchMeasured, RefusesWhatCannotBeMeasured) {
   run.options.method = "greedy";
   run.options.validate = 2;
   EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "search.validate is 2");
-  run.options.validate = 0;
-  run.options.rounds = 2;
-  EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "search.rounds is 2");
   run.options.method = "mip";
-  run.options.metric = "lm_loss";
-  EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "search.rounds is 2");
-  run.options.metric = "kl";
   run.validation = run.validation->first_tokens(0);
-  run.options.rounds = 0;
   run.options.validate = 1;
   EXPECT_PUZZLE_ERROR((void)run.run(), ErrorKind::kUsage, "data.validation_tokens");
 }

@@ -213,8 +213,8 @@ TEST(SearchProblem, WithoutScoresOnlyTheBudgetsCount) {
   }
 }
 
-// The best over every pair of the space's variants in all layers, by trying them; in deci the first
-// layer cannot be left out and one layer needs attention with KV heads.
+// Every pair of the space's variants in all layers, by trying them; in deci the first layer cannot
+// be left out and one layer needs attention with KV heads.
 TEST(SearchProblem, UniformTriesEveryPairOfVariants) {
   const ProblemCase given;
   for (const ExportTarget target : {ExportTarget::kNative, ExportTarget::kDeci}) {
@@ -222,7 +222,7 @@ TEST(SearchProblem, UniformTriesEveryPairOfVariants) {
       const CostSetting setting = given.setting(target);
       const std::string budget = std::string("generation_s <= ") + bound;
       const double limit = resolve_budget(parse_budget(budget), setting).at_most;
-      double best = std::numeric_limits<double>::infinity();
+      std::vector<double> feasible;
       for (const AttentionSpec& attention : given.space.layers[0].attention) {
         for (const FfnSpec& ffn : given.space.layers[0].ffn) {
           const Architecture layers(3, BlockSpec{attention, ffn});
@@ -233,15 +233,20 @@ TEST(SearchProblem, UniformTriesEveryPairOfVariants) {
           const bool is_legal =
               target == ExportTarget::kNative || attention.kind == AttentionKind::kGqa;
           if (is_legal && model_costs(layers, setting).at("generation_s") <= limit) {
-            best = std::min(best, score);
+            feasible.push_back(score);
           }
         }
       }
-      const auto uniform = solve_uniform(given.problem({budget}, setting));
-      ASSERT_EQ(uniform.has_value(), std::isfinite(best)) << bound;
-      if (uniform) {
-        EXPECT_NEAR(uniform->objective, best, 1e-12) << bound;
+      std::ranges::sort(feasible);
+      Problem problem = given.problem({budget}, setting);
+      problem.num_solutions = 1000;
+      const std::vector<Solution> uniform = solve_uniform(problem);
+      ASSERT_EQ(uniform.size(), feasible.size()) << bound;
+      for (std::size_t i = 0; i < uniform.size(); ++i) {
+        EXPECT_NEAR(uniform[i].objective, feasible[i], 1e-12) << bound;
       }
+      problem.num_solutions = 3;
+      EXPECT_EQ(solve_uniform(problem).size(), std::min<std::size_t>(3, feasible.size()));
     }
   }
 }

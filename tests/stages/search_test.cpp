@@ -34,6 +34,7 @@ struct SearchRun : test::SearchCase {
     set_progress_enabled(false);
     db.put(rows);
     options.types = "f32";
+    options.rounds = options.local_forwards = 0;  // there is no library to make children of
     scenario = {.prompt_tokens = 24, .generated_tokens = 9, .batch = {1}};
   }
   SearchResult run() { return search(context, parent, space, scenario, costs, options); }

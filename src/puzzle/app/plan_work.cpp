@@ -272,17 +272,17 @@ Work search_work(const Recipe& recipe, const SearchOptions& options, const Model
   const auto validated =
       static_cast<double>(std::max<std::int64_t>(options.validate, options.refines() ? 1 : 0));
   Work work = (options.measures() ? 1.0 : 0.0) * layers + validated * (layers + 2.0 * head);
-  work += static_cast<double>(options.local_forwards) * (0.67 * layers + 2.0 * head);
+  const std::int64_t local = options.searches_locally() ? options.local_forwards : 0;
+  work += static_cast<double>(local) * (0.67 * layers + 2.0 * head);
   if (options.drops_layers()) {
     const double children = num_layers * num_layers * 3.0 / 8.0;
     work += children * (0.5 * layers + head);
   }
   work = tokens * work;
-  if (options.rounds > 0) {
+  if (options.makes_rounds()) {
     const auto estimated =
         static_cast<double>(tokens_used(options.round_tokens, recipe.data.scoring_tokens));
-    const auto times =
-        static_cast<double>(options.rounds - 1 + (options.local_forwards > 0 ? 1 : 0));
+    const auto times = static_cast<double>(options.rounds - 1 + (local > 0 ? 1 : 0));
     work += times * estimated *
             (layers + head + gradient_work(spec, space, window, options.round_samples + 1));
     work += tokens * (layers + 2.0 * head);

@@ -53,8 +53,13 @@ void add_search_effects(const Recipe& recipe, std::vector<Effect>& effects) {
   for (const char* name : {"search.num_tokens", "search.state_mib", "search.batch_windows"}) {
     effects.push_back({name, search.measures(), nothing});
   }
+  for (const char* name : {"search.rounds", "search.local_forwards"}) {
+    effects.push_back(
+        {name, search.goes_on(),
+         fmt::format("search.method is {} and search.metric {}", search.method, search.metric)});
+  }
   for (const char* name : {"search.round_layers", "search.round_tokens", "search.round_samples"}) {
-    effects.push_back({name, search.rounds > 0, "search.rounds is 0"});
+    effects.push_back({name, search.makes_rounds(), "the search goes in no rounds"});
   }
   effects.push_back(
       {"search.depth", drops, "depth-only is not among search.method, search.baselines, compare"});

@@ -231,24 +231,24 @@ std::optional<Solution> solve_random(const Solver& solver, const Problem& proble
   return rule_solution(problem, walk_from(problem, start.solutions.front().choices, generator));
 }
 
-std::optional<Solution> solve_uniform(const Problem& problem) {
+std::vector<Solution> solve_uniform(const Problem& problem) {
   check_problem(problem, ErrorKind::kUsage, "problem");
-  std::optional<Solution> best;
+  std::vector<Solution> found;
   // A layer with several choices names all candidates; without one there is a single assignment.
   const auto widest =
       std::max_element(problem.layers.begin(), problem.layers.end(),
                        [](const auto& a, const auto& b) { return a.size() < b.size(); });
   for (const Choice& candidate : *widest) {
     std::optional<Assignment> assignment = uniform_assignment(problem, candidate.name);
-    if (!assignment || !is_feasible(problem, *assignment)) {
-      continue;
-    }
-    Solution solution = rule_solution(problem, std::move(*assignment));
-    if (!best || solution.objective < best->objective) {
-      best = std::move(solution);
+    if (assignment && is_feasible(problem, *assignment)) {
+      found.push_back(rule_solution(problem, std::move(*assignment)));
     }
   }
-  return best;
+  std::ranges::stable_sort(found, {}, &Solution::objective);
+  if (std::ssize(found) > problem.num_solutions) {
+    found.resize(static_cast<std::size_t>(problem.num_solutions));
+  }
+  return found;
 }
 
 }  // namespace puzzle

@@ -37,8 +37,9 @@ namespace puzzle {
                                                    std::uint64_t seed,
                                                    const SolveOptions& options = {});
 
-// The best single name that can be used in every layer (layers with one choice only keep that).
-// Empty if no such name meets the budgets.
-[[nodiscard]] std::optional<Solution> solve_uniform(const Problem& problem);
+// Single names used in every layer (layers with one choice only keep that): the
+// problem.num_solutions with the lowest sums of scores, the lowest first. Empty if no such name
+// meets the budgets.
+[[nodiscard]] std::vector<Solution> solve_uniform(const Problem& problem);
 
 }  // namespace puzzle

@@ -43,7 +43,7 @@ std::string search_key(const RunContext& context, const LoadedModel& parent,
   if (options.measures()) {
     key.add("library", source.library_key).add("text", source.validation->content_key());
   }
-  if (options.rounds > 0) {
+  if (options.makes_rounds()) {
     key.add("rounds", source.scoring->content_key());
   }
   add_options_to_key(key, scenario);
@@ -62,7 +62,7 @@ void check_source(const SearchOptions& options, const ChildSource& source) {
   if (options.measures()) {
     check(source.validation, "measuring children", "validation_tokens");
   }
-  if (options.rounds > 0) {
+  if (options.makes_rounds()) {
     check(source.scoring, "search.rounds", "scoring_tokens");
   }
 }
@@ -192,12 +192,14 @@ void SearchOptions::visit(OptionList& list) {
            "child. 0 trusts the scores.");
   list.add("rounds", rounds, Range<std::int64_t>{0, 100},
            "Rounds in which the search nears the budgets, each on estimates taken anew around the "
-           "child of the one before; its result is measured beside the others. 0 for none.");
+           "child of the one before; its result is measured beside the others. 0 for none. Of "
+           "method mip and metric kl.");
   list.add("round_layers", round_layers, Range<std::int64_t>{0, 1 << 20},
            "Layers that may change in a round; 0 is twice an equal share of all layers.");
   list.add("local_forwards", local_forwards, Range<std::int64_t>{0, 1 << 20},
            "Children that a local search around the best one may measure: swaps of one or two "
-           "layers' blocks, kept where the measured KL falls. 0 for none.");
+           "layers' blocks, kept where the measured KL falls. 0 for none. Of method mip and metric "
+           "kl.");
   list.add("num_tokens", num_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},
            "Tokens of the validation part on which whole children are measured; 0 uses all of it.");
   list.add("round_tokens", round_tokens, Range<std::int64_t>{0, std::int64_t{1} << 40},

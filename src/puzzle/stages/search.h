@@ -32,14 +32,14 @@ struct SearchOptions {
   double time_limit_s = 60.0;          // per solution
   std::string sweep;                   // a cost or rate to sweep, e.g. "generation_s"; empty = none
   std::vector<std::string> sweep_values = {"0.9x", "0.8x", "0.7x", "0.6x", "0.5x"};
-  std::string depth = "iterative";  // depth-only: or "one-shot"
-  std::int64_t validate = 0;        // solutions that are measured, the best wins; 0 = none
-  std::int64_t rounds = 0;          // of scores taken anew around the child; 0 = none
-  std::int64_t round_layers = 0;    // that may change in a round; 0 = twice an equal share
-  std::int64_t local_forwards = 0;  // children that the local search may measure; 0 = none
-  std::int64_t num_tokens = 4096;   // of the validation part, to measure on; 0 = all of it
-  std::int64_t round_tokens = 0;    // of the scoring part, for rounds; 0 = all of it
-  std::int64_t round_samples = 4;   // labels drawn per position, for rounds
+  std::string depth = "iterative";   // depth-only: or "one-shot"
+  std::int64_t validate = 0;         // solutions that are measured, the best wins; 0 = none
+  std::int64_t rounds = 4;           // of scores taken anew around the child; 0 = none
+  std::int64_t round_layers = 0;     // that may change in a round; 0 = twice an equal share
+  std::int64_t local_forwards = 60;  // children that the local search may measure; 0 = none
+  std::int64_t num_tokens = 4096;    // of the validation part, to measure on; 0 = all of it
+  std::int64_t round_tokens = 0;     // of the scoring part, for rounds; 0 = all of it
+  std::int64_t round_samples = 4;    // labels drawn per position, for rounds
   std::int64_t batch_windows = 8;
   std::int64_t state_mib = 1024;  // of one child's hidden states kept, per rank
 
@@ -47,7 +47,14 @@ struct SearchOptions {
   [[nodiscard]] bool drops_layers() const;
   [[nodiscard]] bool measures() const { return refines() || drops_layers(); }
   // Whether children are looked for beyond the sum of scores.
-  [[nodiscard]] bool refines() const { return validate > 0 || rounds > 0 || local_forwards > 0; }
+  [[nodiscard]] bool refines() const {
+    return validate > 0 || makes_rounds() || searches_locally();
+  }
+  // Both go on from "mip" and "kl" only: the other methods are there to be compared with, and
+  // other metrics are not what they lower.
+  [[nodiscard]] bool makes_rounds() const { return goes_on() && rounds > 0; }
+  [[nodiscard]] bool searches_locally() const { return goes_on() && local_forwards > 0; }
+  [[nodiscard]] bool goes_on() const { return method == "mip" && metric == "kl"; }
 
   void visit(OptionList& list);
 };

@@ -50,7 +50,7 @@ void check_sweep(const SearchOptions& options, const Scenario& scenario) {
 }
 
 void check_method(const SearchOptions& options) {
-  std::vector<std::string> single = {"greedy", "uniform", "random"};
+  std::vector<std::string> single = {"greedy", "random"};
   if (options.depth == "iterative") {
     single.emplace_back("depth-only");
   }
@@ -62,19 +62,6 @@ void check_method(const SearchOptions& options) {
          is_validated ? options.validate : options.solutions, options.method,
          options.method == "depth-only" ? " unless search.depth is one-shot" : "");
   }
-}
-
-void check_refinement(const SearchOptions& options) {
-  const auto check = [&](std::int64_t value, const char* name) {
-    if (value > 0 && (options.method != "mip" || options.metric != "kl")) {
-      fail(ErrorKind::kUsage,
-           "search.{} is {}, but search.method is {} and search.metric {}; it goes on from mip and "
-           "kl only",
-           name, value, options.method, options.metric);
-    }
-  };
-  check(options.rounds, "rounds");
-  check(options.local_forwards, "local_forwards");
 }
 
 }  // namespace
@@ -97,7 +84,6 @@ void check_search_options(const SearchOptions& options, const Scenario& scenario
   }
   attempt([&] { check_names_unique(options.baselines, "baselines"); });
   attempt([&] { check_method(options); });
-  attempt([&] { check_refinement(options); });
   attempt([&] { (void)parse_export_target(options.target); });
   attempt([&] { (void)deployed_types(options.types, scenario, parent); });
   if (!problems.empty()) {

@@ -38,6 +38,10 @@ std::optional<std::size_t> position_of(const std::vector<Choice>& choices,
   return std::nullopt;
 }
 
+std::vector<Solution> as_list(std::optional<Solution> solution) {
+  return solution ? std::vector{*std::move(solution)} : std::vector<Solution>();
+}
+
 // Of a rule without a bound.
 Solution as_solution(const Problem& problem, const Assignment& choices) {
   Solution solution;
@@ -123,14 +127,14 @@ MethodAnswer SearchSolver::solve_at(const std::string& method, std::int64_t solu
   problem.max_shared_fraction = options_.max_shared_fraction;
   const HighsSolver solver;
   if (method == "greedy") {
-    return answer_of(method, solve_greedy(problem), problem, setting);
+    return answer_of(method, as_list(solve_greedy(problem)), problem, setting);
   }
   if (method == "uniform") {
     return answer_of(method, solve_uniform(problem), problem, setting);
   }
   if (method == "random") {
     const std::uint64_t seed = derive_seed(seed_, "search/random");
-    return answer_of(method, solve_random(solver, problem, seed, solve_options()), problem,
+    return answer_of(method, as_list(solve_random(solver, problem, seed, solve_options())), problem,
                      setting);
   }
   if (method == "depth-only" || method == "no-op-only") {
@@ -206,14 +210,15 @@ FoundArchitecture SearchSolver::found_as(const std::string& method, const Proble
   return found;
 }
 
-// A rule's answer: one architecture or none.
+// Of a rule.
 MethodAnswer SearchSolver::answer_of(const std::string& method,
-                                     const std::optional<Solution>& solution,
-                                     const Problem& problem, const CostSetting& setting) const {
+                                     const std::vector<Solution>& solutions, const Problem& problem,
+                                     const CostSetting& setting) const {
   MethodAnswer answer;
-  if (solution) {
-    answer.found.push_back(as_found(method, *solution, problem, setting));
-  } else {
+  for (const Solution& solution : solutions) {
+    answer.found.push_back(as_found(method, solution, problem, setting));
+  }
+  if (solutions.empty()) {
     answer.why.push_back(at_batch(setting.workload.batch, scenario_,
                                   method + " found no architecture that meets the budgets"));
   }

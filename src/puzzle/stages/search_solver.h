@@ -52,7 +52,7 @@ class SearchSolver {
                                       const CostSetting& setting) const;
   [[nodiscard]] MethodAnswer solve_depth(const Problem& problem, const CostSetting& setting) const;
   [[nodiscard]] MethodAnswer answer_of(const std::string& method,
-                                       const std::optional<Solution>& solution,
+                                       const std::vector<Solution>& solutions,
                                        const Problem& problem, const CostSetting& setting) const;
   [[nodiscard]] MethodAnswer answer_of(const std::string& method, const SolveResult& result,
                                        const Problem& problem,

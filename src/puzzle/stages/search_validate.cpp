@@ -58,7 +58,7 @@ class Refiner {
     sort();
     const MeasuredChild& best = children_.front();
     const Assignment start = choices_of(problem_, best.found.layers);
-    const Problem ranked = options_.rounds > 0
+    const Problem ranked = options_.makes_rounds()
                                ? with_changes(problem_, probe_.changes(best.found.layers), start)
                                : problem_;
     const LocalResult result = search_locally(
@@ -129,10 +129,10 @@ void refine(const SearchOptions& options, const SearchSolver& solver, SearchProb
             std::vector<FoundArchitecture>& found) {
   Refiner refiner(options, solver, probe, found.front().batch);
   refiner.validate(found);
-  if (options.rounds > 0) {
+  if (options.makes_rounds()) {
     refiner.go_in_rounds();
   }
-  if (options.local_forwards > 0) {
+  if (options.searches_locally()) {
     refiner.search_around_best();
   }
   std::vector<FoundArchitecture> measured = refiner.result();
