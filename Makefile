@@ -24,6 +24,7 @@ bench:  ## timings; needs an idle machine
 	@tools/build.sh bench
 	@.venv/bin/python bench/forward_vs_transformers.py
 	@.venv/bin/python bench/tokenizer_vs_hugging_face.py
+	@.venv/bin/python bench/score_methods.py
 	@for program in build/bench/bench_*; do \
 	  case "$$program" in *_forward | *_tokenizer | *_long_text) continue ;; esac; \
 	  if [ -x "$$program" ] && [ -f "$$program" ]; then \

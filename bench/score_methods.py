@@ -7,21 +7,27 @@ Scores a library of least-squares variants by gradient, by hybrid (without the r
 search asks for more) and by replace-one, and prints for the first two the rank correlation with the
 third, over all candidates, and their time as a share of one full forward pass of each candidate.
 That time follows from replace-one's own: it shares the layers before a candidate, so a full pass is
-longer by the ratio of layers passed.
+longer by the ratio of layers passed. Then the two estimators that gradient combines, each on its own,
+and whole blocks: exact scores of two in every layer beside what their halves' exact scores predict, as a
+plain sum and with the correlation that the estimates imply (score_table.h).
 
-Needs tools/setup.sh --with-parent --with-corpus and make build; SmolLM2 on 2 cores takes 20 minutes.
+Needs tools/setup.sh --with-parent --with-corpus and make build; SmolLM2 on 2 cores takes 30 minutes.
 """
 
 import argparse
+import math
 import pathlib
 import sqlite3
 import statistics
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-HEAD_LAYERS = 8  # SmolLM2's head costs as much as this many of its 30 layers (score_exact.h: CandidateWork)
 NUM_LAYERS = 30
-OWN_FFN = "w1536"
+OWN_ATTENTION, OWN_FFN = "kv3", "w1536"
+PAIRS = ["kv1/w768", "linear/w384"]
+# SmolLM2's head costs as much as this many of its layers: parameters of vocabulary × hidden over those of
+# attention (9 heads, 3 of them with keys and values, of 64) and FFN.
+HEAD_LAYERS = 49152 * 576 / (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
 RECIPE = """
 model: {root}/.cache/SmolLM2-135M-Instruct.Q4_1.gguf
 license: apache-2.0
@@ -44,11 +50,12 @@ score:
 """
 
 
-def score(folder, method):
+def score(folder, method, *settings):
     """Seconds of the scoring itself, from the run's stage records."""
     before = scoring_seconds(folder)
-    subprocess.run([ROOT / "build/puzzle", "score", folder / "recipe.yaml", "--run", folder, "--set",
-                    f"score.method={method}"], check=True, stdout=subprocess.DEVNULL)
+    options = [word for setting in (f"score.method={method}", *settings) for word in ("--set", setting)]
+    subprocess.run([ROOT / "build/puzzle", "score", folder / "recipe.yaml", "--run", folder, *options],
+                   check=True, stdout=subprocess.DEVNULL)
     return scoring_seconds(folder) - before
 
 
@@ -63,8 +70,8 @@ def scoring_seconds(folder):
     return sum(row[0] for row in query(folder, "select seconds from stages where stage = 'score'"))
 
 
-def kl_scores(folder, method):
-    rows = query(folder, "select layer, block, value from scores where metric = 'kl' and method = ?", method)
+def kl_scores(folder, method, metric="kl"):
+    rows = query(folder, "select layer, block, value from scores where metric = ? and method = ?", metric, method)
     return {(layer, block): value for layer, block, value in rows}
 
 
@@ -97,6 +104,27 @@ def kind_of(block):
     return "attention" if block.endswith("/" + OWN_FFN) else "ffn"
 
 
+def report_pairs(folder, exact):
+    score(folder, "replace-one", f"score.pairs={PAIRS}".replace("'", ""))
+    estimates = kl_scores(folder, "gradient")
+    measured, sums, correlated = [], [], []
+    for (layer, block), value in sorted(kl_scores(folder, "replace-one").items()):
+        if block not in PAIRS:
+            continue
+        attention, ffn = block.split("/")
+        halves = [(layer, f"{attention}/{OWN_FFN}"), (layer, f"{OWN_ATTENTION}/{ffn}")]
+        a, f = (exact[half] for half in halves)
+        estimated_a, estimated_f = (estimates[half] for half in halves)
+        both = estimates[layer, block] - estimated_a - estimated_f  # twice their product's mean
+        measured.append(value)
+        sums.append(a + f)
+        correlated.append(a + f + both * math.sqrt(a * f / (estimated_a * estimated_f)))
+    for name, values in (("sum of halves", sums), ("with their correlation", correlated)):
+        ratio = statistics.median(value / truth for value, truth in zip(values, measured))
+        print(f"{len(measured)} whole blocks, {name}: Spearman {spearman(values, measured):.4f}, "
+              f"median ratio to exact {ratio:.2f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2048)
@@ -125,6 +153,12 @@ def main():
         correlation = spearman([values[n] for n in names], [exact[n] for n in names])
         print(f"{name}: {seconds:.0f} s = 1/{full_s / seconds:.1f} of that, Spearman {correlation:.4f}")
     print(f"hybrid scored {len(doubtful)} candidates exactly")
+    for metric in ("kl_per_sequence", "kl_per_token"):
+        values = kl_scores(folder, "gradient", metric)
+        ratio = statistics.median(values[n] / exact[n] for n in names)
+        print(f"{metric} alone: Spearman {spearman([values[n] for n in names], [exact[n] for n in names]):.4f}, "
+              f"median ratio to exact {ratio:.2f}")
+    report_pairs(folder, exact)
 
 
 if __name__ == "__main__":

@@ -173,12 +173,13 @@ TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
       page,
       HasSubstr("Made by `puzzle compare folder/made-up.yaml`: another build; this build.\n"));
   EXPECT_THAT(page,
-              HasSubstr("| --- |\n| parent | 0 | - | - | 1 | 10.5 | - |\n| ours | 0.3750 ± "));
-  EXPECT_THAT(page, HasSubstr("| 1 | 0.000 | 0.750 | 12.5 |"));
-  EXPECT_THAT(page, HasSubstr("| 2.000 [1.774, 2.226] |"));
+              HasSubstr("| --- |\n| parent | 0 | - | - | 1 | - | 10.5 | - |\n| ours | 0.3750 ± "));
+  EXPECT_THAT(page,
+              HasSubstr("| 1 | 0.000 | 0.750 | generation_s 0.500, parameters 0.760 | 12.5 |"));
+  EXPECT_THAT(page, HasSubstr("| 2.000 [1.503, 2.497] |"));
   // Rows without numbers are as wide as the table: there is one metric.
-  EXPECT_THAT(page, HasSubstr("| none | no child found | - | - | - | - | - |\n"));
-  EXPECT_THAT(page, HasSubstr("| later | not run yet | - | - | - | - | - |\n"));
+  EXPECT_THAT(page, HasSubstr("| none | no child found | - | - | - | - | - | - |\n"));
+  EXPECT_THAT(page, HasSubstr("| later | not run yet | - | - | - | - | - | - |\n"));
   EXPECT_THAT(page, HasSubstr("All cells: `folder/base.yaml`; `threads=2`."));
   EXPECT_THAT(page, HasSubstr("- other, against ours: `seed=1`"));
   EXPECT_THAT(page, HasSubstr(", in `children/ours`"));

@@ -73,7 +73,7 @@ TEST(RunReport, ShowsTheRecipesThatWereCompared) {
   EXPECT_THAT(page, HasSubstr("Recipes compared: Another"));
   EXPECT_THAT(page, HasSubstr("id=\"cells-an-other\""));
   EXPECT_THAT(page, HasSubstr("Three cells. All cells: threads=2. Children of"));
-  EXPECT_THAT(page, HasSubstr("2.000 [1.774, 2.226]"));
+  EXPECT_THAT(page, HasSubstr("2.000 [1.503, 2.497]"));
   EXPECT_THAT(page, HasSubstr("&lt;other&gt;"));
   EXPECT_THAT(page, HasSubstr("no child found"));
 }

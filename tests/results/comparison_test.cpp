@@ -24,7 +24,8 @@ TEST(Comparison, RatiosArePairedUnitByUnit) {
   const double squares = 1.0 * 1.0 + 1.0 * 1.0 + 0.0;  // 9 − 8, 17 − 18, 4 − 4
   EXPECT_NEAR(ratio.standard_error, std::sqrt(squares * 3.0 / 2.0) / 15.0, 1e-12);
   EXPECT_EQ(ratio_text(comparison, comparison.cells[0]), "1");
-  EXPECT_EQ(ratio_text(comparison, comparison.cells[1]), "2.000 [1.774, 2.226]");
+  EXPECT_EQ(ratio_text(comparison, comparison.cells[1]), "2.000 [1.503, 2.497]")
+      << "Student's t, 2 degrees";
   EXPECT_EQ(ratio_text(comparison, comparison.cells[2]), "–");
   ComparedCell elsewhere = comparison.cells[1];
   elsewhere.unit_tokens[0] = 11.0;
@@ -75,6 +76,9 @@ TEST(Comparison, ComesBackFromTheDatabase) {
   EXPECT_EQ(got.cells[0].folder, "children/ours");
   EXPECT_EQ(got.cells[0].budget, "parameters <= 0.8x");
   EXPECT_EQ(got.cells[0].parameters, 0.75);
+  EXPECT_EQ(got.cells[0].used, put.cells[0].used);
+  EXPECT_EQ(used_text(got.cells[0]), "generation_s 0.500, parameters 0.760");
+  EXPECT_EQ(used_text(got.cells[1]), "–");
   EXPECT_EQ(got.cells[0].predicted, 0.5);
   EXPECT_EQ(got.cells[0].seconds, 7.0);
   EXPECT_TRUE(got.cells[2].kl_sums.empty());

@@ -15,6 +15,7 @@ inline Comparison made_up_comparison() {
   ours.kl_sums = {4.0, 9.0, 2.0};
   ours.unit_tokens = {10.0, 20.0, 10.0};
   ours.parameters = 0.75;
+  ours.used = {{"parameters", 0.76}, {"generation_s", 0.5}};
   ours.metrics = {{"held-out text/perplexity", 12.5}, {"held-out text/kl", 0.375}};
   ours.parent_metrics = {{"held-out text/perplexity", 10.5}};
   ours.made_by = "this build";

@@ -36,6 +36,37 @@ std::vector<double> combined(const std::vector<double>& x, double factor,
   return result;
 }
 
+// Twice the integral of the density from 0 to t, by Simpson's rule.
+double probability_within(double t, double degrees) {
+  constexpr int kSteps = 20000;
+  const double scale = std::exp(std::lgamma((degrees + 1) / 2) - std::lgamma(degrees / 2)) /
+                       std::sqrt(degrees * std::acos(-1.0));
+  const auto density = [&](double x) {
+    return scale * std::pow(1.0 + x * x / degrees, -(degrees + 1) / 2);
+  };
+  const double step = t / kSteps;
+  double sum = density(0.0) + density(t);
+  for (int i = 1; i < kSteps; ++i) {
+    sum += (i % 2 == 1 ? 4.0 : 2.0) * density(i * step);
+  }
+  return 2.0 * sum * step / 3.0;
+}
+
+TEST(SumRatio, StudentsTHoldsNinetyFivePercent) {
+  for (const std::int64_t degrees : {1, 2, 3, 4, 5, 7, 10, 12, 17, 20, 29, 30, 31, 40, 100, 1000}) {
+    EXPECT_NEAR(probability_within(student_t_95(degrees), static_cast<double>(degrees)), 0.95, 1e-4)
+        << degrees;
+  }
+}
+
+TEST(SumRatio, FewUnitsHaveWideIntervals) {
+  const std::vector<double> values = {4.0, 9.0, 0.0, 7.0};
+  const SumRatio ratio = ratio_of_sums(values, std::vector{10.0, 20.0, 0.0, 10.0});
+  EXPECT_EQ(ratio.units, 3);
+  EXPECT_DOUBLE_EQ(ratio.half_interval(), 4.303 * ratio.standard_error);
+  EXPECT_EQ(ratio_of_sums(std::vector{4.0}, std::vector{10.0}).half_interval(), 0.0);
+}
+
 TEST(SumRatio, TheErrorOfARatioOfMeansIsThatOfItsResiduals) {
   const std::vector<double> y = {1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0};
   for (const std::vector<double>& x : {std::vector{1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0},

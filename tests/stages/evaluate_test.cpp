@@ -9,7 +9,9 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
+#include "puzzle/base/json.h"
 #include "stages/scored_run.h"
 #include "support/expect_close.h"
 #include "support/expect_error.h"
@@ -351,6 +353,30 @@ TEST(Evaluate, FinishedWorkIsNotDoneAgain) {
   run.options.num_tokens = 64;
   (void)run.run({});
   EXPECT_EQ(by_name(run.db).at({"parent", "held-out text", "loss"}).count, 4 * 15);
+}
+
+TEST(Evaluate, TheParentAnswersOnce) {
+  EvaluateRun run;
+  (void)run.add_pairs();
+  (void)run.run({{"child", "child-key", &run.child}});
+  // Other answers in its record, where the good sentences are always the likelier ones.
+  StageRecord answers;
+  for (const StageRecord& record : run.db.stages_of("evaluate", RowSet::kAll)) {
+    answers = record.what == "the parent's answers" ? record : answers;
+  }
+  Json detail = parse_json(answers.detail_json, "detail");
+  ASSERT_EQ(detail.at("numbers").size(), 40U * 2U * 2U);
+  for (std::size_t i = 0; i < 80; ++i) {
+    detail["numbers"][2 * i] = i % 2 == 0 ? -1.0 : -2.0;
+  }
+  answers.detail_json = detail.dump();
+  run.db.put(answers);
+  ModelWeights other = run.parent.weights;
+  (void)run.run({{"other", "other-key", &other}});
+  const auto rows = by_name(run.db);
+  EXPECT_NEAR(rows.at({"other", "pairs", "accuracy_minus_parent"}).value,
+              rows.at({"other", "pairs", "accuracy"}).value - 1.0, 1e-12);
+  EXPECT_LT(rows.at({"other", "pairs", "accuracy"}).value, 0.9);
 }
 
 TEST(Evaluate, OtherChildrenAreComparedWithTheFirstWindowByWindow) {

@@ -79,10 +79,14 @@ struct NaiveEstimates {
   double per_token = 0.0;
 };
 
-// By central differences of the drawn labels' log-probability, one position at a time. A whole
-// block's δ is the sum of its halves', each beside the parent's other half.
+// What a block changes of its layer's output: the sum of what its halves do, each beside the
+// parent's other half, or what they do together.
+enum class PairDelta { kSumOfHalves, kTogether };
+
+// By central differences of the drawn labels' log-probability, one position at a time.
 NaiveEstimates naive_estimates(const test::ScoredRun& run, std::int64_t layer,
-                               const BlockSpec& block, std::int64_t samples) {
+                               const BlockSpec& block, std::int64_t samples,
+                               PairDelta pair = PairDelta::kSumOfHalves) {
   constexpr double kStep = 1e-4;
   const PerturbedParent parent(run);
   const auto index = static_cast<std::size_t>(layer);
@@ -98,7 +102,9 @@ NaiveEstimates naive_estimates(const test::ScoredRun& run, std::int64_t layer,
   for (std::int64_t w = 0; w < part.num_windows(); ++w) {
     const at::Tensor tokens = part.slice(w, 1).tokens_BT[0];
     const at::Tensor delta =
-        parent.delta(tokens, layer, halves[0]) + parent.delta(tokens, layer, halves[1]);
+        pair == PairDelta::kTogether
+            ? parent.delta(tokens, layer, run.replaced(layer, block).layers[index])
+            : parent.delta(tokens, layer, halves[0]) + parent.delta(tokens, layer, halves[1]);
     const at::Tensor p = parent.log_probs(tokens, layer, at::zeros_like(delta)).exp();
     for (std::int64_t s = 0; s < samples; ++s) {
       std::vector<std::int64_t> labels;
@@ -166,6 +172,25 @@ TEST(ScoreGradient, EstimatesAreThoseOfFiniteDifferences) {
     EXPECT_GT(token, 1e-4);
     EXPECT_GT(rows.at({layer, name, "kl"}).value, 0.0);
     EXPECT_GT(rows.at({layer, name, "kl"}).standard_error, 0.0);
+  }
+}
+
+// What the sum leaves out is at most of the size of the whole, here where blocks are random, and
+// does not change the order.
+TEST(ScoreGradient, PairsAreNearThoseOfTheWholeBlocks) {
+  GradientRun run;
+  (void)run.run("gradient");
+  const auto rows = rows_of_method(run.db, "gradient");
+  double before = 0.0;
+  for (const char* name : {"kv2/w64", "none/linear"}) {
+    const NaiveEstimates whole =
+        naive_estimates(run, 1, parse_block(name), 2, PairDelta::kTogether);
+    const double sum = rows.at({1, name, "kl_per_token"}).value;
+    EXPECT_GT(sum, 0.5 * whole.per_token) << name;
+    EXPECT_LT(sum, 2.0 * whole.per_token) << name;
+    EXPECT_GT(sum, before) << name;
+    EXPECT_GT(whole.per_token, before) << name;
+    before = std::max(sum, whole.per_token);
   }
 }
 

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
+#include "puzzle/base/json.h"
 #include "stages/scored_run.h"
 #include "support/expect_error.h"
 #include "support/thread_group.h"
@@ -280,6 +282,28 @@ TEST(Score, RefusesWhatItCannotScore) {
 }
 
 // A minimal pair is right where the good text has the higher log-likelihood: both by hand.
+// Of `continuation` behind `context`, token by token: BOS alone where that is empty, else its
+// letters, and the space between them is part of the first token behind it.
+double naive_log_likelihood(const ScoreRun& run, const ModelWeights& model,
+                            const std::string& context, const std::string& continuation) {
+  const Tokenizer& tokenizer = *run.parent.tokenizer;
+  const bool is_alone = context.empty();
+  std::vector<std::int64_t> all;
+  if (is_alone) {
+    all.push_back(*tokenizer.bos());
+  }
+  for (const std::int32_t id :
+       tokenizer.encode(is_alone ? continuation : context + " " + continuation)) {
+    all.push_back(id);
+  }
+  const at::Tensor log_probs = test::naive_log_probs(model, at::tensor(all));
+  double sum = 0.0;
+  for (std::size_t t = is_alone ? 1 : context.size(); t < all.size(); ++t) {
+    sum += log_probs[static_cast<std::int64_t>(t) - 1][all[t]].item<double>();
+  }
+  return sum;
+}
+
 TEST(Score, DownstreamIsTheAccuracyThatIsLost) {
   ScoreRun run;
   std::string lines;
@@ -294,18 +318,9 @@ TEST(Score, DownstreamIsTheAccuracyThatIsLost) {
   const auto num_right = [&](const ModelWeights& model) {
     std::vector<double> right;
     for (const auto& question : questions) {
-      const auto log_p = [&](const std::string& text) {
-        const std::vector<std::int32_t> ids = run.parent.tokenizer->encode(text);
-        std::vector<std::int64_t> all = {*run.parent.tokenizer->bos()};
-        all.insert(all.end(), ids.begin(), ids.end());
-        const at::Tensor log_probs = test::naive_log_probs(model, at::tensor(all));
-        double sum = 0.0;
-        for (std::size_t t = 1; t < all.size(); ++t) {
-          sum += log_probs[static_cast<std::int64_t>(t) - 1][all[t]].item<double>();
-        }
-        return sum;
-      };
-      right.push_back(log_p(question.first) > log_p(question.second) ? 1.0 : 0.0);
+      const bool is_right = naive_log_likelihood(run, model, "", question.first) >
+                            naive_log_likelihood(run, model, "", question.second);
+      right.push_back(is_right ? 1.0 : 0.0);
     }
     return right;
   };
@@ -347,6 +362,45 @@ TEST(Score, DownstreamIsTheAccuracyThatIsLost) {
   options = {};
   options.method = "downstream";
   EXPECT_PUZZLE_ERROR(run.run(options), ErrorKind::kUsage, "0 evaluation sets are named");
+}
+
+TEST(Score, DownstreamTakesMultipleChoice) {
+  ScoreRun run;
+  std::string lines;
+  for (int i = 0; i < 40; ++i) {
+    const std::string a(1, static_cast<char>('a' + i % 26));
+    lines += Json{{"context", "q" + a},
+                  {"choices", Json::array({"b" + a, "cd", "ef"})},
+                  {"answer", i % 3}}
+                 .dump();
+    lines += "\n";
+  }
+  ScoreOptions options;
+  options.method = "downstream";
+  options.questions.multiple_choice = {(run.folder / "choices.jsonl").string()};
+  write_text_file(options.questions.multiple_choice[0], lines);
+  (void)run.run(options);
+  const auto accuracy = [&](const ModelWeights& model) {
+    double right = 0.0;
+    for (int i = 0; i < 40; ++i) {
+      const std::string a(1, static_cast<char>('a' + i % 26));
+      std::vector<double> choices;
+      for (const std::string& choice : {"b" + a, std::string("cd"), std::string("ef")}) {
+        choices.push_back(naive_log_likelihood(run, model, "q" + a, choice));
+      }
+      right += std::ranges::max_element(choices) - choices.begin() == i % 3 ? 1.0 : 0.0;
+    }
+    return right / 40.0;
+  };
+  const auto rows = test::scores_by_name(run.db.scores());
+  const double parent = accuracy(run.parent.weights);
+  double largest = 0.0;
+  for (const std::string block : {"kv1/w96", "none/w96", "kv4/none"}) {
+    const double drop = parent - accuracy(run.replaced(1, parse_block(block)));
+    EXPECT_NEAR(rows.at({1, block, "downstream"}).value, drop, 1e-9) << block;
+    largest = std::max(largest, std::abs(drop));
+  }
+  EXPECT_GT(largest, 0.01);
 }
 
 TEST(Score, NonFiniteActivationsAreAnErrorThatNamesTheVariant) {

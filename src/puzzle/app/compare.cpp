@@ -74,7 +74,7 @@ void check_cells(const CompareGrid& grid) {
           "digits, '-', '_' and '.'",
           file, cell.name);
     }
-    if (cell.name == "parent") {
+    if (cell.name == kParentModel) {
       fail(ErrorKind::kUsage,
            "{}: cells: 'parent' is what every cell is compared with; call it something else", file);
     }

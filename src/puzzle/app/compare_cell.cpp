@@ -25,13 +25,13 @@ namespace {
 // Raise when the same inputs give other results.
 constexpr std::int64_t kCompareVersion = 2;
 constexpr const char* kCompareStage = "compare";
-constexpr const char* kParentRows = "parent";  // evaluate.h
 
 // A child and what is known of it before it is evaluated.
 struct CellChild {
   std::string key;
   std::filesystem::path folder;
   double parameters = 0.0;  // as a fraction of the parent's
+  std::map<std::string, double> used{};
   std::string budget{};
   double predicted = 0.0;
 };
@@ -48,10 +48,17 @@ CellChild searched_child(Pipeline& pipeline) {
   pipeline.run_until("evaluate");
   const FoundArchitecture& chosen = pipeline.chosen();
   const ModelSpec& parent = pipeline.parent().weights.spec;
+  std::map<std::string, double> used;
+  for (const BudgetOutcome& outcome : pipeline.outcomes()) {
+    used[outcome.cost] = outcome.predicted_ratio;
+  }
   return {
-      pipeline.child_key(), pipeline.child_folder(),
+      pipeline.child_key(),
+      pipeline.child_folder(),
       as_fraction(static_cast<double>(num_parameters(with_layers(parent, chosen.layers))), parent),
-      chosen.budget, chosen.objective};
+      std::move(used),
+      chosen.budget,
+      chosen.objective};
 }
 
 CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
@@ -82,7 +89,7 @@ void add_evaluation(const RunDb& db, ComparedCell& cell) {
   for (const EvaluationRow& row : db.evaluations()) {
     if (row.model == cell.name) {
       cell.metrics[row.task + "/" + row.metric] = row.value;
-    } else if (row.model == kParentRows) {
+    } else if (row.model == kParentModel) {
       cell.parent_metrics[row.task + "/" + row.metric] = row.value;
     }
   }
@@ -137,6 +144,7 @@ ComparedCell make_cell(const Recipe& recipe, const CompareCell& cell, Communicat
   result.budget = child.budget;
   result.predicted = child.predicted;
   result.parameters = child.parameters;
+  result.used = child.used;
   result.text = KeyBuilder()
                     .add("parent", pipeline.parent().key)
                     .add("test", pipeline.parts().test.content_key())

@@ -32,7 +32,7 @@ std::vector<std::string> shown_metrics(const Comparison& comparison) {
 // A row of a cell without numbers, as wide as the others.
 std::string empty_row(const std::string& cell, const char* why, std::size_t num_metrics) {
   std::string row = fmt::format("| {} | {} |", cell, why);
-  for (std::size_t i = 0; i < num_metrics + 4; ++i) {  // ratio, predicted, parameters, …, time
+  for (std::size_t i = 0; i < num_metrics + 5; ++i) {  // ratio to used, metrics, time
     row += " - |";
   }
   return row + "\n";
@@ -54,9 +54,9 @@ std::string row_text(const Comparison& comparison, const ComparedCell& cell,
     return empty_row(cell.name, "no child found", metrics.size());
   }
   const SumRatio kl = cell.kl();
-  std::string row =
-      fmt::format("| {} | {:.4f} ± {:.4f} | {} | {:.3f} | {:.3f} |", cell.name, kl.value,
-                  kl.standard_error, ratio_text(comparison, cell), cell.predicted, cell.parameters);
+  std::string row = fmt::format("| {} | {:.4f} ± {:.4f} | {} | {:.3f} | {:.3f} | {} |", cell.name,
+                                kl.value, kl.standard_error, ratio_text(comparison, cell),
+                                cell.predicted, cell.parameters, used_text(cell));
   return row + metrics_text(cell.metrics, metrics) +
          fmt::format(" {} |\n", human_seconds(cell.seconds));
 }
@@ -67,14 +67,15 @@ std::string parent_row(const Comparison& comparison, const std::vector<std::stri
   for (const ComparedCell& cell : comparison.cells) {
     values.insert(cell.parent_metrics.begin(), cell.parent_metrics.end());
   }
-  return values.empty() ? ""
-                        : "| parent | 0 | - | - | 1 |" + metrics_text(values, metrics) + " - |\n";
+  return values.empty()
+             ? ""
+             : "| parent | 0 | - | - | 1 | - |" + metrics_text(values, metrics) + " - |\n";
 }
 
 std::string table_text(const CompareGrid& grid, const Comparison& comparison) {
   const std::vector<std::string> metrics = shown_metrics(comparison);
-  std::string table = "| cell | KL | ratio | predicted | parameters |";
-  std::string rule = "| --- | --- | --- | --- | --- |";
+  std::string table = "| cell | KL | ratio | predicted | parameters | used |";
+  std::string rule = "| --- | --- | --- | --- | --- | --- |";
   for (const std::string& name : metrics) {
     table += " " + name + " |";
     rule += " --- |";
@@ -175,6 +176,7 @@ Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
     add("kl", cell.kl());
     entry["folder"] = cell.folder;
     entry["parameters"] = cell.parameters;
+    entry["used"] = cell.used;
     entry["predicted"] = cell.predicted;
     entry["metrics"] = cell.metrics;
     entry["seconds"] = cell.seconds;
@@ -184,6 +186,10 @@ Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
     entry["reference"] = other->name;
     if (const auto ratio = cell.kl_ratio_to(*other)) {
       add("kl_ratio", *ratio);
+      if (ratio->units > 1) {
+        entry["kl_ratio"]["interval_95"] = {ratio->value - ratio->half_interval(),
+                                            ratio->value + ratio->half_interval()};
+      }
     }
   }
   return entry;
@@ -214,8 +220,10 @@ std::string compare_page(const std::vector<ComparedGrid>& grids, const std::stri
       std::string(kPageTitle) +
       "\n\nKL: nats per token from the parent to the child, on test text that "
       "nothing else saw, ± standard error; ratio: to the cell with ratio 1, unit of text by unit "
-      "of text, with its 95 % interval; predicted: the search's sum of scores; parameters: of the "
-      "parent's; time: of what no cell above had made.\n";
+      "of text, with its 95 % interval (Student's t); predicted: the search's sum of scores; "
+      "parameters: of the parent's; used: of the parent's, what a budget bounds, as the search "
+      "counts it (times: the sum of what was measured of the parts); time: of what no cell above "
+      "had made, so that it says little of a cell on its own.\n";
   for (const PageSection& section : sections) {
     page += "\n" + section.text;
   }

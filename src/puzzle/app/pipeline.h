@@ -66,6 +66,8 @@ class Pipeline {
   [[nodiscard]] const FoundArchitecture& chosen() const { return *found_.find(kChild); }
   [[nodiscard]] const std::string& child_key() const { return child_.key; }
   [[nodiscard]] const std::filesystem::path& child_folder() const { return child_.folder; }
+  // What became of its budgets.
+  [[nodiscard]] std::vector<BudgetOutcome> outcomes() const;
   // After a run up to export, on the first rank: the files in the engines they are for.
   [[nodiscard]] std::vector<ExportCheck> check_exports() const;
   [[nodiscard]] const LoadedModel& parent() const { return *parent_; }
@@ -144,7 +146,6 @@ class Pipeline {
   [[nodiscard]] std::vector<Compared> compared_children();
   [[nodiscard]] ChildState distilled(const Compared& compared);
   void record_models();
-  [[nodiscard]] std::vector<BudgetOutcome> outcomes() const;
 
   Recipe recipe_;
   std::string child_name_;

@@ -214,7 +214,7 @@ std::string size_lines(const RunDb& db) {
 std::string quality_lines(const RunDb& db) {
   std::map<std::string, std::string> tasks;
   for (const EvaluationRow& row : db.evaluations()) {
-    if (row.metric == "kl" && row.model != "parent") {
+    if (row.metric == "kl" && row.model != kParentModel) {
       tasks[row.task] += fmt::format("    {:<24} {}\n", row.model,
                                      format_with_error(row.value, row.standard_error));
     }

@@ -42,12 +42,12 @@ std::string cells_chart(const Comparison& comparison) {
 
 TableRow cell_row(const Comparison& comparison, const ComparedCell& cell) {
   if (cell.kl_sums.empty()) {
-    return {{cell.name, "no child found", "–", "–", "–", "–", cell.settings}};
+    return {{cell.name, "no child found", "–", "–", "–", "–", "–", cell.settings}};
   }
   const SumRatio kl = cell.kl();
   const std::string settings = cell.settings.empty() ? "–" : cell.settings;
   return {{cell.name, format_with_error(kl.value, kl.standard_error), ratio_text(comparison, cell),
-           format_significant(cell.predicted), format_percent(cell.parameters),
+           format_significant(cell.predicted), format_percent(cell.parameters), used_text(cell),
            human_seconds(cell.seconds), settings},
           comparison.reference_of(cell) == &cell};
 }
@@ -60,7 +60,8 @@ PageSection cells_section(const Comparison& comparison) {
       comparison.about + (comparison.about.empty() ? "" : " ") + settings_sentence(comparison) +
           "Children of several recipes on text that nothing else saw. The ratio is to the cell "
           "with ratio 1 above, unit of text by unit of text, with its 95 % interval; predicted is "
-          "the search's sum of scores; time is that of what no cell above had made.",
+          "the search's sum of scores; used is what budgets bound, of the parent's; time is that "
+          "of what no cell above had made.",
       ""};
   Markup out;
   out.raw(cells_chart(comparison));
@@ -74,6 +75,7 @@ PageSection cells_section(const Comparison& comparison) {
              {"ratio"},
              {"predicted"},
              {"parameters"},
+             {"used", false},
              {"time"},
              {"settings", false}},
             rows);

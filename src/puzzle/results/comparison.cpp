@@ -8,6 +8,7 @@
 
 #include "puzzle/base/error.h"
 #include "puzzle/base/json.h"
+#include "puzzle/base/strings.h"
 #include "puzzle/results/rows.h"
 #include "puzzle/results/run_db.h"
 
@@ -15,7 +16,6 @@ namespace puzzle {
 namespace {
 
 constexpr std::string_view kComparisonMeta = "comparison/";  // and the grid's name
-constexpr double kNormal95 = 1.96;  // standard errors on each side of a 95 % interval
 
 std::map<std::string, double> parse_metrics(const Json& value, const char* key,
                                             const std::string& place) {
@@ -76,6 +76,7 @@ Json to_json(const ComparedCell& cell) {
           {"kl_sums", cell.kl_sums},
           {"unit_tokens", cell.unit_tokens},
           {"parameters", cell.parameters},
+          {"used", cell.used},
           {"metrics", cell.metrics},
           {"parent_metrics", cell.parent_metrics},
           {"predicted", cell.predicted},
@@ -97,6 +98,7 @@ ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
   cell.kl_sums = json_doubles(value, "kl_sums", place);
   cell.unit_tokens = json_doubles(value, "unit_tokens", place);
   cell.parameters = json_double(value, "parameters", place);
+  cell.used = parse_metrics(value, "used", place);
   cell.metrics = parse_metrics(value, "metrics", place);
   cell.parent_metrics = parse_metrics(value, "parent_metrics", place);
   cell.predicted = json_double(value, "predicted", place);
@@ -138,9 +140,20 @@ std::string ratio_text(const Comparison& comparison, const ComparedCell& cell) {
   if (other == &cell) {
     return "1";
   }
-  const double half = kNormal95 * ratio->standard_error;
+  if (ratio->units < 2) {
+    return fmt::format("{:.3f}", ratio->value);
+  }
+  const double half = ratio->half_interval();
   return fmt::format("{:.3f} [{:.3f}, {:.3f}]", ratio->value, ratio->value - half,
                      ratio->value + half);
+}
+
+std::string used_text(const ComparedCell& cell) {
+  std::vector<std::string> parts;
+  for (const auto& [cost, fraction] : cell.used) {
+    parts.push_back(fmt::format("{} {:.3f}", cost, fraction));
+  }
+  return parts.empty() ? "–" : join(parts, ", ");
 }
 
 }  // namespace puzzle

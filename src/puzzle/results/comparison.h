@@ -27,7 +27,10 @@ struct ComparedCell {
   // Of independent units of that text: Σ KL(parent ‖ child) in nats, and tokens.
   std::vector<double> kl_sums{};
   std::vector<double> unit_tokens{};
-  double parameters = 0.0;                  // as a fraction of the parent's
+  double parameters = 0.0;  // as a fraction of the parent's
+  // By cost, for those that a budget bounds: the child's as a fraction of the parent's, as the
+  // search counts them.
+  std::map<std::string, double> used{};
   std::map<std::string, double> metrics{};  // "held-out text/perplexity", "blimp/accuracy", …
   std::map<std::string, double> parent_metrics{};  // the same of the parent, as far as it has them
   double predicted = 0.0;                          // sum of scores
@@ -63,7 +66,10 @@ void put_comparison(RunDb& db, const Comparison& comparison);
 // By name; empty where nothing was compared. Throws Error(kFormat) for damaged values.
 [[nodiscard]] std::vector<Comparison> load_comparisons(const RunDb& db);
 
-// "1.234 [1.100, 1.368]": the ratio with its 95 % interval; "1" for a reference, "–" without one.
+// "1.234 [1.100, 1.368]": the ratio with its 95 % interval where there are two units of text;
+// "1" for a reference, "–" without one.
 [[nodiscard]] std::string ratio_text(const Comparison& comparison, const ComparedCell& cell);
+// "generation_s 0.698, parameters 0.803": how much of the parent's; "–" where nothing is bounded.
+[[nodiscard]] std::string used_text(const ComparedCell& cell);
 
 }  // namespace puzzle

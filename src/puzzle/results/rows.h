@@ -98,6 +98,8 @@ struct VariantRow {
   std::string kept{};       // "before" or "after"
 };
 
+inline constexpr const char* kParentModel = "parent";  // ModelRow::name and role of the parent
+
 // A model the run looked at: the parent, the child, the children it is compared with.
 struct ModelRow {
   std::string key{};    // PK

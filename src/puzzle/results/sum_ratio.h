@@ -10,7 +10,15 @@ struct SumRatio {
   double value = 0.0;           // Σ numerators / Σ denominators; 0 where there are none
   double standard_error = 0.0;  // by the delta method; 0 for fewer than two units
   std::int64_t count = 0;       // Σ denominators, rounded down
+  std::int64_t units = 0;       // those that count
+
+  // Half of the 95 % interval: the standard error times Student's t for units − 1 degrees of
+  // freedom, since with few units their spread is hardly known; 0 for fewer than two.
+  [[nodiscard]] double half_interval() const;
 };
+
+// Two-sided 95 % quantile of Student's t: |t| is below it in 95 % of all cases.
+[[nodiscard]] double student_t_95(std::int64_t degrees_of_freedom);
 
 // Both of one length, by unit; units of denominator 0 do not count.
 [[nodiscard]] SumRatio ratio_of_sums(std::span<const double> numerators,

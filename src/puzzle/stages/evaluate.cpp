@@ -1,6 +1,7 @@
 #include "puzzle/stages/evaluate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -51,6 +52,10 @@ std::string units_key(const std::string& rows_key) {
   return KeyBuilder().add("units of", rows_key).key();
 }
 
+std::string answers_key(const std::string& rows_key) {
+  return KeyBuilder().add("answers of", rows_key).key();
+}
+
 class Evaluator {
  public:
   Evaluator(RunContext& context, const LoadedModel& parent, const std::vector<NamedModel>& children)
@@ -65,36 +70,37 @@ class Evaluator {
     // A child's difference to the first is part of its result, so the first runs beside it.
     const NamedModel* first = models_.size() > 1 ? models_[1] : nullptr;
     const std::string first_key = evaluation_key(parent_, first, part.content_key());
-    std::vector<std::string> all_keys;
+    std::vector<std::string> keys;
     for (const NamedModel* model : models_) {
       const bool alone = model == nullptr || model == first;
       const std::string own = evaluation_key(parent_, model, part.content_key());
-      all_keys.push_back(alone ? own
-                               : KeyBuilder().add("model", own).add("beside", first_key).key());
+      keys.push_back(alone ? own : KeyBuilder().add("model", own).add("beside", first_key).key());
     }
-    const std::vector<bool> is_there = take_keys(all_keys);
-    std::vector<const NamedModel*> missing;
-    std::vector<std::string> keys;
+    const std::vector<bool> is_there = take_keys(keys);
+    std::set<std::size_t> to_run;  // ascending, so that the first child stays the first
     for (std::size_t m = 0; m < models_.size(); ++m) {
-      if (is_there[m]) {
-        continue;
+      if (!is_there[m]) {
+        to_run.insert(m);
+        if (m > 1) {
+          to_run.insert(1);
+        }
       }
-      if (m > 1 && std::ranges::find(missing, first) == missing.end()) {
-        missing.push_back(first);
-        keys.push_back("");  // its rows are there already
-      }
-      missing.push_back(models_[m]);
-      keys.push_back(all_keys[m]);
     }
-    if (missing.empty()) {
+    if (to_run.empty()) {
       return;
     }
-    const auto results = evaluate_text(context_, parent_, missing, keys, part, batch_windows);
-    for (std::size_t m = 0; m < results.size(); ++m) {
-      if (!keys[m].empty()) {
-        put_units(keys[m], results[m].kl);
-        put(results[m].rows);
+    std::vector<TextModel> models;
+    for (const std::size_t m : to_run) {
+      models.push_back({models_[m], keys[m]});
+    }
+    const auto results = evaluate_text(context_, parent_, models, part, batch_windows);
+    auto result = results.begin();
+    for (const std::size_t m : to_run) {
+      if (!is_there[m]) {
+        put_units(keys[m], result->kl);
+        put(result->rows);
       }
+      ++result;
     }
   }
 
@@ -105,7 +111,7 @@ class Evaluator {
     }
     Progress progress("evaluate: " + set.name, rows * std::ssize(models_), "choices");
     add_missing(
-        rows_content("set", set), rows, progress,
+        set, rows_content("set", set), rows, progress,
         [&](const ModelWeights& model) {
           return score_questions(context_, model, parent_.geometry, set, progress);
         },
@@ -133,7 +139,7 @@ class Evaluator {
     Progress progress("evaluate: " + set.name, samples * std::ssize(models_), "texts");
     const std::string content = rows_content("long text", set);
     add_missing(
-        content, samples, progress,
+        set, content, samples, progress,
         [&](const ModelWeights& model) {
           return score_long_text(context_, model, parent_.geometry, *parent_.tokenizer, set,
                                  progress);
@@ -165,30 +171,68 @@ class Evaluator {
       };
       put(mean_long_text_rows(rows_of(model),
                               model == nullptr ? std::vector<EvaluationRow>() : rows_of(nullptr),
-                              task, model == nullptr ? "parent" : model->name, keys[m]));
+                              task, model == nullptr ? kParentModel : model->name, keys[m]));
     }
   }
 
   // Scores the models that have no rows yet, and for them the parent, `work` units each.
-  template <class Score, class MakeRows>
-  void add_missing(const std::string& content, std::int64_t work, Progress& progress,
-                   const Score& score, const MakeRows& make_rows) {
+  template <class Set, class Score, class MakeRows>
+  void add_missing(const Set& set, const std::string& content, std::int64_t work,
+                   Progress& progress, const Score& score, const MakeRows& make_rows) {
     const std::vector<std::string> keys = keys_of_models(content);
     const std::vector<bool> is_there = take_keys(keys);
-    const bool is_complete = std::ranges::find(is_there, false) == is_there.end();
-    std::optional<decltype(score(parent_.weights))> of_parent;
+    if (std::ranges::find(is_there, false) == is_there.end()) {
+      progress.skip(work * std::ssize(models_));
+      return;
+    }
+    const std::string answers = answers_key(keys.front());
+    auto of_parent = recorded_answers(answers, set);
+    if (of_parent) {
+      progress.skip(work);
+    } else {
+      of_parent = score(parent_.weights);
+      put_answers(answers, to_numbers(*of_parent));
+    }
     for (std::size_t m = 0; m < models_.size(); ++m) {
       const NamedModel* model = models_[m];
       if (is_there[m]) {
-        progress.skip(is_complete || model != nullptr ? work : 0);
+        progress.skip(model == nullptr ? 0 : work);
         continue;
       }
-      if (!of_parent) {
-        of_parent = score(parent_.weights);
-      }
-      put(model == nullptr ? make_rows(*of_parent, nullptr, std::string("parent"), keys[m])
+      put(model == nullptr ? make_rows(*of_parent, nullptr, std::string(kParentModel), keys[m])
                            : make_rows(score(*model->weights), &*of_parent, model->name, keys[m]));
     }
+  }
+
+  // What the parent answered when an earlier child was evaluated; nothing where none was.
+  template <class Set>
+  [[nodiscard]] auto recorded_answers(const std::string& key, const Set& set) const {
+    std::string numbers;
+    if (context_.communicator.is_first()) {
+      const auto record = context_.db.find_stage(key);
+      numbers = record ? record_detail(context_.db, *record).dump() : "";
+    }
+    numbers = context_.communicator.broadcast_string(numbers, 0);
+    const std::string place = context_.db.path().string();
+    using Scores = decltype(scores_from_numbers(set, {}));
+    return numbers.empty() ? std::optional<Scores>()
+                           : scores_from_numbers(
+                                 set, json_doubles(parse_json(numbers, place), "numbers", place));
+  }
+
+  void put_answers(const std::string& key, const std::vector<double>& numbers) {
+    const bool is_kept = std::ranges::all_of(numbers, [](double x) { return std::isfinite(x); });
+    if (context_.communicator.is_first() && is_kept) {
+      put_record(key, "the parent's answers", {{"numbers", numbers}});
+    }
+  }
+
+  void put_record(const std::string& key, const char* what, const Json& detail) {
+    context_.db.put(StageRecord{.key = key,
+                                .stage = "evaluate",
+                                .what = what,
+                                .seconds = 0.0,
+                                .detail_json = detail.dump()});
   }
 
   [[nodiscard]] std::vector<std::string> keys_of_models(const std::string& content) const {
@@ -210,12 +254,8 @@ class Evaluator {
   // Before the rows, which say that a model is done.
   void put_units(const std::string& key, const UnitSums& kl) {
     if (context_.communicator.is_first() && !kl.numerators.empty()) {
-      const Json detail = {{"kl_sums", kl.numerators}, {"tokens", kl.denominators}};
-      context_.db.put(StageRecord{.key = units_key(key),
-                                  .stage = "evaluate",
-                                  .what = "KL by unit",
-                                  .seconds = 0.0,
-                                  .detail_json = detail.dump()});
+      put_record(units_key(key), "KL by unit",
+                 {{"kl_sums", kl.numerators}, {"tokens", kl.denominators}});
     }
   }
 

@@ -192,6 +192,19 @@ LongTextScores score_long_text(RunContext& context, const ModelWeights& model,
   return scores;
 }
 
+std::vector<double> to_numbers(const LongTextScores& scores) {
+  std::vector<double> numbers = scores.found;
+  numbers.insert(numbers.end(), scores.answer_nats.begin(), scores.answer_nats.end());
+  return numbers;
+}
+
+LongTextScores scores_from_numbers(const LongTextSet& set, const std::vector<double>& numbers) {
+  PUZZLE_CHECK(numbers.size() == 2 * set.samples.size(), "{}: {} numbers", set.name,
+               numbers.size());
+  const auto middle = numbers.begin() + std::ssize(set.samples);
+  return {{numbers.begin(), middle}, {middle, numbers.end()}};
+}
+
 std::vector<EvaluationRow> long_text_rows(const LongTextSet& set, const LongTextScores& scores,
                                           const LongTextScores* parent, const std::string& model,
                                           const std::string& key) {

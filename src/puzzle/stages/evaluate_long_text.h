@@ -19,6 +19,11 @@ struct LongTextScores {
   std::vector<double> answer_nats;  // minus the log-likelihood of the answer in full
 };
 
+// As plain numbers, and back; `numbers` must be those of this set.
+[[nodiscard]] std::vector<double> to_numbers(const LongTextScores& scores);
+[[nodiscard]] LongTextScores scores_from_numbers(const LongTextSet& set,
+                                                 const std::vector<double>& numbers);
+
 // On all ranks; texts of one number of tokens run together, and such batches go to the ranks in
 // turn. Generation is greedy, ends at an end-of-text token, after the sample's max_new_tokens, or
 // when everything expected has been found.

@@ -133,8 +133,7 @@ at::Tensor batch_hidden(const ModelWeights& model, const Geometry& geometry,
 }  // namespace
 
 std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& parent,
-                                      const std::vector<const NamedModel*>& models,
-                                      const std::vector<std::string>& keys, const TokenPart& part,
+                                      const std::vector<TextModel>& models, const TokenPart& part,
                                       std::int64_t batch_windows) {
   const c10::NoGradGuard no_grad;
   const WindowUnits units = independent_units(part);
@@ -152,7 +151,7 @@ std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& pa
     const HeadInput p{batch_hidden(parent.weights, parent.geometry, batch), parent.weights.head};
     progress.advance(count);
     std::vector<HeadInput> children;
-    for (const NamedModel* model : models) {
+    for (const auto& [model, key] : models) {
       if (model != nullptr) {
         children.push_back(
             {batch_hidden(*model->weights, parent.geometry, batch), model->weights->head});
@@ -162,7 +161,7 @@ std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& pa
     const std::vector<TokenLosses> losses = token_losses(&p, children, labels);
     auto next = losses.begin();
     for (std::size_t m = 0; m < models.size(); ++m) {
-      if (models[m] != nullptr) {
+      if (models[m].model != nullptr) {
         sums[m].add_against_parent(facts, *next++);
       } else {
         sums[m].add(facts, losses.empty() ? token_losses(nullptr, p, labels).nll
@@ -170,21 +169,19 @@ std::vector<TextResult> evaluate_text(RunContext& context, const LoadedModel& pa
       }
     }
   }
-  const auto first = std::find_if(models.begin(), models.end(),
-                                  [](const NamedModel* model) { return model != nullptr; });
+  const TextSums* of_first = nullptr;  // child
   std::vector<TextResult> results;
   for (std::size_t m = 0; m < models.size(); ++m) {
-    if (models[m] == nullptr) {
-      results.push_back({sums[m].parent_rows(keys[m], "parent", context.communicator).rows(), {}});
+    const auto& [model, key] = models[m];
+    if (model == nullptr) {
+      results.push_back({sums[m].parent_rows(key, kParentModel, context.communicator).rows(), {}});
       continue;
     }
-    const auto first_index = static_cast<std::size_t>(first - models.begin());
-    results.push_back(
-        {sums[m]
-             .child_rows(keys[m], models[m]->name, m == first_index ? nullptr : &sums[first_index],
-                         context.communicator)
-             .rows(),
-         sums[m].kl(context.communicator)});
+    results.push_back({sums[m].child_rows(key, model->name, of_first, context.communicator).rows(),
+                       sums[m].kl(context.communicator)});
+    if (of_first == nullptr) {
+      of_first = &sums[m];
+    }
   }
   return results;
 }

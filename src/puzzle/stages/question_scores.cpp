@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "puzzle/base/error.h"
 #include "puzzle/base/progress.h"
 #include "puzzle/stages/batch_forward.h"
 #include "puzzle/stages/ratio_of_sums.h"
@@ -19,6 +20,17 @@ QuestionScores empty_scores(const EvalSet& set) {
     scores[q].resize(set.questions[q].choices.size());
   }
   return scores;
+}
+
+// By choice: log-likelihood, and 1 for greedy.
+void fill(QuestionScores& scores, const std::vector<double>& numbers) {
+  auto next = numbers.begin();
+  for (auto& question : scores) {
+    for (ChoiceScore& choice : question) {
+      choice.log_likelihood = *next++;
+      choice.is_greedy = *next++ > 0.5;
+    }
+  }
 }
 
 // Positions 0, 1, … and no mask (eval_batches.h).
@@ -55,20 +67,9 @@ void complete_over_ranks(Communicator& communicator, QuestionScores& scores) {
   if (communicator.size() == 1) {
     return;
   }
-  std::vector<double> flat;
-  for (const auto& question : scores) {
-    for (const ChoiceScore& choice : question) {
-      flat.insert(flat.end(), {choice.log_likelihood, choice.is_greedy ? 1.0 : 0.0});
-    }
-  }
-  sum_over_ranks(flat, communicator);
-  auto next = flat.begin();
-  for (auto& question : scores) {
-    for (ChoiceScore& choice : question) {
-      choice.log_likelihood = *next++;
-      choice.is_greedy = *next++ > 0.5;
-    }
-  }
+  std::vector<double> numbers = to_numbers(scores);
+  sum_over_ranks(numbers, communicator);
+  fill(scores, numbers);
 }
 
 bool is_mine(std::size_t batch, const Communicator& communicator) {
@@ -76,6 +77,24 @@ bool is_mine(std::size_t batch, const Communicator& communicator) {
 }
 
 }  // namespace
+
+std::vector<double> to_numbers(const QuestionScores& scores) {
+  std::vector<double> numbers;
+  for (const auto& question : scores) {
+    for (const ChoiceScore& choice : question) {
+      numbers.insert(numbers.end(), {choice.log_likelihood, choice.is_greedy ? 1.0 : 0.0});
+    }
+  }
+  return numbers;
+}
+
+QuestionScores scores_from_numbers(const EvalSet& set, const std::vector<double>& numbers) {
+  QuestionScores scores = empty_scores(set);
+  PUZZLE_CHECK(to_numbers(scores).size() == numbers.size(), "{}: {} numbers", set.name,
+               numbers.size());
+  fill(scores, numbers);
+  return scores;
+}
 
 QuestionScores score_questions(RunContext& context, const ModelWeights& model,
                                const Geometry& geometry, const EvalSet& set, Progress& progress) {

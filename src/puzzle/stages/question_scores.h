@@ -14,6 +14,11 @@ class Progress;
 // [question][choice]
 using QuestionScores = std::vector<std::vector<ChoiceScore>>;
 
+// As plain numbers, and back; `numbers` must be those of this set.
+[[nodiscard]] std::vector<double> to_numbers(const QuestionScores& scores);
+[[nodiscard]] QuestionScores scores_from_numbers(const EvalSet& set,
+                                                 const std::vector<double>& numbers);
+
 // Every choice of the set, on all ranks. Batches go to the ranks in turn.
 [[nodiscard]] QuestionScores score_questions(RunContext& context, const ModelWeights& model,
                                              const Geometry& geometry, const EvalSet& set,
