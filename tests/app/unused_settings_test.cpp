@@ -56,6 +56,18 @@ TEST(UnusedSettings, EachNeedsAnotherSettingAndSaysWhich) {
   }
 }
 
+TEST(UnusedSettings, RoundsAndSwapsAreOfMipAndKl) {
+  for (const char* setting : {"search.rounds=2", "search.local_forwards=6"}) {
+    const std::string name = std::string(setting).substr(0, std::string(setting).find('='));
+    EXPECT_THAT(unused_of({setting}), IsEmpty());
+    EXPECT_THAT(unused_of({setting, "search.method=greedy"}),
+                ElementsAre(name + " has no effect: search.method is greedy and search.metric kl"));
+    EXPECT_THAT(
+        unused_of({setting, "search.metric=lm_loss"}),
+        ElementsAre(name + " has no effect: search.method is mip and search.metric lm_loss"));
+  }
+}
+
 TEST(UnusedSettings, AStageIsSwitchedOffByOneSetting) {
   EXPECT_THAT(unused_of({"train_blocks=false", "distill_blocks.num_tokens=7"}), IsEmpty());
   EXPECT_THAT(unused_of({"train_child=false", "distill_child.num_tokens=7"}), IsEmpty());

@@ -281,7 +281,6 @@ TEST(Score, RefusesWhatItCannotScore) {
                       "data.scoring_tokens");
 }
 
-// A minimal pair is right where the good text has the higher log-likelihood: both by hand.
 // Of `continuation` behind `context`, token by token: BOS alone where that is empty, else its
 // letters, and the space between them is part of the first token behind it.
 double naive_log_likelihood(const ScoreRun& run, const ModelWeights& model,
@@ -304,6 +303,7 @@ double naive_log_likelihood(const ScoreRun& run, const ModelWeights& model,
   return sum;
 }
 
+// A minimal pair is right where the good text has the higher log-likelihood: both by hand.
 TEST(Score, DownstreamIsTheAccuracyThatIsLost) {
   ScoreRun run;
   std::string lines;

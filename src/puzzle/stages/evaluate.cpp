@@ -210,7 +210,7 @@ class Evaluator {
     std::string numbers;
     if (context_.communicator.is_first()) {
       const auto record = context_.db.find_stage(key);
-      numbers = record ? record_detail(context_.db, *record).dump() : "";
+      numbers = record ? record->detail_json : "";
     }
     numbers = context_.communicator.broadcast_string(numbers, 0);
     const std::string place = context_.db.path().string();
