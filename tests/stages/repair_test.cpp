@@ -4,11 +4,15 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "stages/child_run.h"
@@ -218,6 +222,41 @@ std::map<std::string, at::Tensor> matrices_of(ModelWeights model) {
   return matrices;
 }
 
+// Tokens that passed attention and FFN on this thread while it lives, one per layer and pass.
+class PassedTokens {
+ public:
+  PassedTokens() {
+    attention_ = 0;
+    ffn_ = 0;
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&count).needsInputs(true));
+  }
+  ~PassedTokens() { at::removeCallback(handle_); }
+  PassedTokens(const PassedTokens&) = delete;
+  PassedTokens& operator=(const PassedTokens&) = delete;
+  PassedTokens(PassedTokens&&) = delete;
+  PassedTokens& operator=(PassedTokens&&) = delete;
+  [[nodiscard]] static std::pair<std::int64_t, std::int64_t> attention_and_ffn() {
+    return {attention_, ffn_};
+  }
+
+ private:
+  static std::unique_ptr<at::ObserverContext> count(const at::RecordFunction& function) {
+    const std::string_view name = function.name();
+    if (name == "aten::scaled_dot_product_attention") {
+      const at::Tensor q_BHTE = function.inputs()[0].toTensor();
+      attention_ += q_BHTE.size(0) * q_BHTE.size(2);
+    } else if (name == "aten::silu") {
+      const at::Tensor gate = function.inputs()[0].toTensor();
+      ffn_ += gate.numel() / gate.size(-1);
+    }
+    return nullptr;
+  }
+
+  inline static thread_local std::int64_t attention_ = 0;
+  inline static thread_local std::int64_t ffn_ = 0;
+  at::CallbackHandle handle_{};
+};
+
 TEST(Repair, IsTheRidgeRefitOfEveryMatrix) {
   for (const auto& [rule, inputs] :
        {std::pair("none", false), {"inverse", true}, {"damped", false}, {"damped", true}}) {
@@ -275,6 +314,27 @@ TEST(Repair, LowersTheHeldOutKlAndChangesNothingElse) {
                 }));
   EXPECT_EQ(changed, static_cast<std::size_t>(result.refitted));
   EXPECT_LE(changed, matrices.size());
+}
+
+TEST(Repair, PassesACalibrationTokenOnceThroughTheParentAndOnceOrTwiceThroughTheChild) {
+  RepairRun run({parse_block("kv2/w64"), parse_block("kv2/w32"), parse_block("kv1/w64")});
+  const std::int64_t num_tokens = run.calibration->num_tokens();
+  const auto passed = [&](std::int64_t tokens, std::int64_t memory_mib) {
+    RepairOptions options;
+    options.state_memory_mib = memory_mib;
+    test::Elsewhere where(run.communicator, run.folder / fmt::format("{}-{}", tokens, memory_mib));
+    const PassedTokens counted;
+    (void)repair(where.context, run.parent, {run.start_folder, run.start_key, "child"},
+                 run.calibration->first_tokens(tokens), *run.validation, options);
+    return PassedTokens::attention_and_ffn();
+  };
+  for (const auto& [memory_mib, passes] : {std::pair(4096, 2), std::pair(0, 3)}) {
+    // The difference leaves out what held-out tokens pass.
+    const auto [attention, ffn] = passed(num_tokens, memory_mib);
+    const auto [fewer_attention, fewer_ffn] = passed(num_tokens / 2, memory_mib);
+    EXPECT_EQ(attention - fewer_attention, passes * 3 * num_tokens / 2) << memory_mib;
+    EXPECT_EQ(ffn - fewer_ffn, passes * 3 * num_tokens / 2) << memory_mib;
+  }
 }
 
 TEST(Repair, KeepsTheChildWhereNothingIsGained) {

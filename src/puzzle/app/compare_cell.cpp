@@ -52,13 +52,13 @@ CellChild searched_child(Pipeline& pipeline) {
   for (const BudgetOutcome& outcome : pipeline.outcomes()) {
     used[outcome.cost] = outcome.predicted_ratio;
   }
-  return {
-      pipeline.child_key(),
-      pipeline.child_folder(),
-      as_fraction(static_cast<double>(num_parameters(with_layers(parent, chosen.layers))), parent),
-      std::move(used),
-      chosen.budget,
-      chosen.objective};
+  const auto parameters = static_cast<double>(num_parameters(with_layers(parent, chosen.layers)));
+  return {.key = pipeline.child_key(),
+          .folder = pipeline.child_folder(),
+          .parameters = as_fraction(parameters, parent),
+          .used = std::move(used),
+          .budget = chosen.budget,
+          .predicted = chosen.objective};
 }
 
 CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,

@@ -186,9 +186,8 @@ Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
     entry["reference"] = other->name;
     if (const auto ratio = cell.kl_ratio_to(*other)) {
       add("kl_ratio", *ratio);
-      if (ratio->units > 1) {
-        entry["kl_ratio"]["interval_95"] = {ratio->value - ratio->half_interval(),
-                                            ratio->value + ratio->half_interval()};
+      if (const auto interval = ratio->interval_95()) {
+        entry["kl_ratio"]["interval_95"] = *interval;
       }
     }
   }

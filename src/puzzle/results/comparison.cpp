@@ -140,12 +140,10 @@ std::string ratio_text(const Comparison& comparison, const ComparedCell& cell) {
   if (other == &cell) {
     return "1";
   }
-  if (ratio->units < 2) {
-    return fmt::format("{:.3f}", ratio->value);
-  }
-  const double half = ratio->half_interval();
-  return fmt::format("{:.3f} [{:.3f}, {:.3f}]", ratio->value, ratio->value - half,
-                     ratio->value + half);
+  const auto interval = ratio->interval_95();
+  return interval
+             ? fmt::format("{:.3f} [{:.3f}, {:.3f}]", ratio->value, (*interval)[0], (*interval)[1])
+             : fmt::format("{:.3f}", ratio->value);
 }
 
 std::string used_text(const ComparedCell& cell) {

@@ -23,8 +23,12 @@ double student_t_95(std::int64_t degrees_of_freedom) {
   return 1.95996 + 2.37227 * each + 2.82250 * each * each;
 }
 
-double SumRatio::half_interval() const {
-  return units > 1 ? student_t_95(units - 1) * standard_error : 0.0;
+std::optional<std::array<double, 2>> SumRatio::interval_95() const {
+  if (units < 2) {
+    return std::nullopt;
+  }
+  const double half = student_t_95(units - 1) * standard_error;
+  return std::array{value - half, value + half};
 }
 
 SumRatio ratio_of_sums(std::span<const double> numerators, std::span<const double> denominators) {

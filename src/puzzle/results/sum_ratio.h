@@ -1,7 +1,9 @@
 // A ratio of two sums over independent units, with its standard error.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace puzzle {
@@ -12,9 +14,9 @@ struct SumRatio {
   std::int64_t count = 0;       // Σ denominators, rounded down
   std::int64_t units = 0;       // those that count
 
-  // Half of the 95 % interval: the standard error times Student's t for units − 1 degrees of
-  // freedom, since with few units their spread is hardly known; 0 for fewer than two.
-  [[nodiscard]] double half_interval() const;
+  // The 95 % interval: the standard error times Student's t for units − 1 degrees of freedom on
+  // both sides, since with few units their spread is hardly known; nothing for fewer than two.
+  [[nodiscard]] std::optional<std::array<double, 2>> interval_95() const;
 };
 
 // Two-sided 95 % quantile of Student's t: |t| is below it in 95 % of all cases.
