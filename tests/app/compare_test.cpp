@@ -176,7 +176,7 @@ TEST(Compare, ThePageShowsEveryCellOfEveryGrid) {
               HasSubstr("| --- |\n| parent | 0 | - | - | 1 | - | 10.5 | - |\n| ours | 0.3750 ± "));
   EXPECT_THAT(page,
               HasSubstr("| 1 | 0.000 | 0.750 | generation_s 0.500, parameters 0.760 | 12.5 |"));
-  EXPECT_THAT(page, HasSubstr("| 2.000 [1.503, 2.497] |"));
+  EXPECT_THAT(page, HasSubstr("| 2.000 [1.503, 2.497] | – |"));
   // Rows without numbers are as wide as the table: there is one metric.
   EXPECT_THAT(page, HasSubstr("| none | no child found | - | - | - | - | - | - |\n"));
   EXPECT_THAT(page, HasSubstr("| later | not run yet | - | - | - | - | - | - |\n"));

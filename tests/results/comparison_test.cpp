@@ -80,6 +80,7 @@ TEST(Comparison, ComesBackFromTheDatabase) {
   EXPECT_EQ(used_text(got.cells[0]), "generation_s 0.500, parameters 0.760");
   EXPECT_EQ(used_text(got.cells[1]), "–");
   EXPECT_EQ(got.cells[0].predicted, 0.5);
+  EXPECT_EQ(got.cells[1].predicted, std::nullopt);
   EXPECT_EQ(got.cells[0].seconds, 7.0);
   EXPECT_TRUE(got.cells[2].kl_sums.empty());
   const std::string head = R"({"title": "", "about": "", "settings": "", "reference": "a")";

@@ -1,6 +1,9 @@
 #include "puzzle/app/compare_cell.h"
 
 #include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -33,7 +36,7 @@ struct CellChild {
   double parameters = 0.0;  // as a fraction of the parent's
   std::map<std::string, double> used{};
   std::string budget{};
-  double predicted = 0.0;
+  std::optional<double> predicted{};
 };
 
 std::string this_maker() {

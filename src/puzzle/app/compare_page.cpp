@@ -54,9 +54,10 @@ std::string row_text(const Comparison& comparison, const ComparedCell& cell,
     return empty_row(cell.name, "no child found", metrics.size());
   }
   const SumRatio kl = cell.kl();
-  std::string row = fmt::format("| {} | {:.4f} ± {:.4f} | {} | {:.3f} | {:.3f} | {} |", cell.name,
+  const std::string predicted = cell.predicted ? fmt::format("{:.3f}", *cell.predicted) : "–";
+  std::string row = fmt::format("| {} | {:.4f} ± {:.4f} | {} | {} | {:.3f} | {} |", cell.name,
                                 kl.value, kl.standard_error, ratio_text(comparison, cell),
-                                cell.predicted, cell.parameters, used_text(cell));
+                                predicted, cell.parameters, used_text(cell));
   return row + metrics_text(cell.metrics, metrics) +
          fmt::format(" {} |\n", human_seconds(cell.seconds));
 }
@@ -177,7 +178,7 @@ Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
     entry["folder"] = cell.folder;
     entry["parameters"] = cell.parameters;
     entry["used"] = cell.used;
-    entry["predicted"] = cell.predicted;
+    entry["predicted"] = cell.predicted ? Json(*cell.predicted) : Json();
     entry["metrics"] = cell.metrics;
     entry["seconds"] = cell.seconds;
   }
@@ -219,10 +220,13 @@ std::string compare_page(const std::vector<ComparedGrid>& grids, const std::stri
       std::string(kPageTitle) +
       "\n\nKL: nats per token from the parent to the child, on test text that "
       "nothing else saw, ± standard error; ratio: to the cell with ratio 1, unit of text by unit "
-      "of text, with its 95 % interval (Student's t); predicted: the search's sum of scores; "
-      "parameters: of the parent's; used: of the parent's, what a budget bounds, as the search "
-      "counts it (times: the sum of what was measured of the parts); time: of what no cell above "
-      "had made, so that it says little of a cell on its own.\n";
+      "of text, with its 95 % interval (Student's t). The intervals are about the text: they say "
+      "nothing of other seeds or libraries, which matter where a ratio is near 1.\n\n"
+      "predicted: the search's sum of scores, in their metric; parameters: of the parent's; used: "
+      "of the parent's, what a budget bounds, as the search counts it (with what the engine's file "
+      "needs beside the model; times: the sum of what was measured of the parts); SET/top1: share "
+      "of positions where the likeliest token is the parent's; SET/accuracy: of questions answered "
+      "right; time: of what no cell above had made, so that it says little of a cell on its own.\n";
   for (const PageSection& section : sections) {
     page += "\n" + section.text;
   }

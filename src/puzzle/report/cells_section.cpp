@@ -47,8 +47,8 @@ TableRow cell_row(const Comparison& comparison, const ComparedCell& cell) {
   const SumRatio kl = cell.kl();
   const std::string settings = cell.settings.empty() ? "–" : cell.settings;
   return {{cell.name, format_with_error(kl.value, kl.standard_error), ratio_text(comparison, cell),
-           format_significant(cell.predicted), format_percent(cell.parameters), used_text(cell),
-           human_seconds(cell.seconds), settings},
+           cell.predicted ? format_significant(*cell.predicted) : "–",
+           format_percent(cell.parameters), used_text(cell), human_seconds(cell.seconds), settings},
           comparison.reference_of(cell) == &cell};
 }
 

@@ -79,7 +79,7 @@ Json to_json(const ComparedCell& cell) {
           {"used", cell.used},
           {"metrics", cell.metrics},
           {"parent_metrics", cell.parent_metrics},
-          {"predicted", cell.predicted},
+          {"predicted", cell.predicted ? Json(*cell.predicted) : Json()},
           {"seconds", cell.seconds},
           {"made_by", cell.made_by}};
 }
@@ -101,7 +101,9 @@ ComparedCell parse_compared_cell(const Json& value, const std::string& place) {
   cell.used = parse_metrics(value, "used", place);
   cell.metrics = parse_metrics(value, "metrics", place);
   cell.parent_metrics = parse_metrics(value, "parent_metrics", place);
-  cell.predicted = json_double(value, "predicted", place);
+  if (!value.contains("predicted") || !value["predicted"].is_null()) {
+    cell.predicted = json_double(value, "predicted", place);
+  }
   cell.seconds = json_double(value, "seconds", place);
   return cell;
 }

@@ -33,7 +33,7 @@ struct ComparedCell {
   std::map<std::string, double> used{};
   std::map<std::string, double> metrics{};  // "held-out text/perplexity", "blimp/accuracy", …
   std::map<std::string, double> parent_metrics{};  // the same of the parent, as far as it has them
-  double predicted = 0.0;                          // sum of scores
+  std::optional<double> predicted{};               // sum of scores; none where no search chose
   double seconds = 0.0;                            // of what no cell before had made
   std::string made_by{};  // program, build and machine; empty: not recorded
 

@@ -21,10 +21,11 @@ struct DepthChoices {
 };
 
 // From the whole model on, drops the layer whose loss costs the least KL given those that are gone
-// already, until the budgets are met; measured anew after every drop, since damage is far from
-// additive here (docs/results.md, depth-one-shot beside depth-only). Of equal layers
-// the lower one goes. A layer without which a cover cannot be met stays. Empty if no layer is left
-// to drop before the budgets are met. Costs half a forward pass over the text per layer and drop.
+// already, until the budgets are met; measured anew after every drop, since sums of scores
+// choose other layers, and worse ones (docs/results.md, depth-one-shot beside depth-only). Of equal
+// layers the lower one goes. A layer without which a cover cannot be met stays. Empty if no layer
+// is left to drop before the budgets are met. Costs half a forward pass over the text per layer and
+// drop.
 [[nodiscard]] std::optional<Assignment> drop_layers(const Problem& problem,
                                                     const DepthChoices& choices,
                                                     const MeasureChildren& measure);
