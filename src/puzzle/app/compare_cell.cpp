@@ -81,8 +81,9 @@ CellChild compressed_child(Pipeline& pipeline, const CompareCell& cell,
   move_to(weights, context.device, context.type);
   (void)evaluate(context, parent, {{cell.name, compressed.key, &weights}}, pipeline.parts().test,
                  options);
-  return {compressed.key, compressed.folder,
-          as_fraction(compressed.parameters, parent.weights.spec)};
+  return {.key = compressed.key,
+          .folder = compressed.folder,
+          .parameters = as_fraction(compressed.parameters, parent.weights.spec)};
 }
 
 void add_evaluation(const RunDb& db, ComparedCell& cell) {
