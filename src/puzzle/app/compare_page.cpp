@@ -178,7 +178,7 @@ Json cell_json(const Comparison& comparison, const ComparedCell& cell) {
     entry["folder"] = cell.folder;
     entry["parameters"] = cell.parameters;
     entry["used"] = cell.used;
-    entry["predicted"] = cell.predicted ? Json(*cell.predicted) : Json();
+    entry["predicted"] = optional_json(cell.predicted);
     entry["metrics"] = cell.metrics;
     entry["seconds"] = cell.seconds;
   }

@@ -54,11 +54,6 @@ bool within(const BudgetSpec& spec, double value, double parent) {
   return spec.cost->is_rate() ? is_at_most(bound, value) : is_at_most(value, bound);
 }
 
-template <class Value>
-Json optional_json(const std::optional<Value>& value) {
-  return value ? Json(*value) : Json();
-}
-
 Json stages_json(const RunDb& db) {
   Json stages = Json::array();
   for (const StageTotal& total : stage_totals(db, stage_names())) {

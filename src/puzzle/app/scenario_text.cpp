@@ -19,12 +19,11 @@ std::string change(std::optional<double> a, std::optional<double> b) {
 }
 
 Json timed_json(const ThroughputRow& row) {
-  const auto number = [](std::optional<double> value) { return value ? Json(*value) : Json(); };
-  return {{"prefill_s", number(row.measured_prefill_s)},
-          {"generation_tokens_per_s", number(row.measured_generation_per_s)},
+  return {{"prefill_s", optional_json(row.measured_prefill_s)},
+          {"generation_tokens_per_s", optional_json(row.measured_generation_per_s)},
           {"total_s", measured_total_s(row)},
-          {"predicted_prefill_s", number(row.predicted_prefill_s)},
-          {"predicted_generation_tokens_per_s", number(row.predicted_generation_per_s)},
+          {"predicted_prefill_s", optional_json(row.predicted_prefill_s)},
+          {"predicted_generation_tokens_per_s", optional_json(row.predicted_generation_per_s)},
           {"samples", row.samples}};
 }
 

@@ -191,4 +191,8 @@ std::vector<double> json_doubles(const Json& value, const char* key, const std::
   return member.get<std::vector<double>>();
 }
 
+Json optional_json(std::optional<double> value) { return value ? Json(*value) : Json(); }
+
+Json optional_json(std::optional<std::int64_t> value) { return value ? Json(*value) : Json(); }
+
 }  // namespace puzzle

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,5 +42,9 @@ void check_json_keys(const Json& object, const std::vector<std::string>& known,
                                       const std::string& fallback);
 [[nodiscard]] std::vector<double> json_doubles(const Json& value, const char* key,
                                                const std::string& place);
+
+// The number, or null where there is none.
+[[nodiscard]] Json optional_json(std::optional<double> value);
+[[nodiscard]] Json optional_json(std::optional<std::int64_t> value);
 
 }  // namespace puzzle

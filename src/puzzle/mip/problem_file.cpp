@@ -171,18 +171,14 @@ Json cost_object(const Problem& problem, const std::vector<double>& costs) {
   return object;
 }
 
-Json optional_number(const std::optional<double>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
 Json infeasibility_json(const Infeasibility& infeasibility) {
   Json budgets = Json::array();
   for (const BudgetReach& reach : infeasibility.budgets) {
     budgets.push_back({{"cost", reach.cost},
                        {"bound", reach.is_upper ? "at_most" : "at_least"},
                        {"asked", reach.asked},
-                       {"attainable_alone", optional_number(reach.alone)},
-                       {"attainable_with_others", optional_number(reach.with_others)},
+                       {"attainable_alone", optional_json(reach.alone)},
+                       {"attainable_with_others", optional_json(reach.with_others)},
                        {"proven", reach.proven}});
   }
   return {{"budgets", budgets}, {"covers_in_way", infeasibility.covers_in_way}};

@@ -79,7 +79,7 @@ Json to_json(const ComparedCell& cell) {
           {"used", cell.used},
           {"metrics", cell.metrics},
           {"parent_metrics", cell.parent_metrics},
-          {"predicted", cell.predicted ? Json(*cell.predicted) : Json()},
+          {"predicted", optional_json(cell.predicted)},
           {"seconds", cell.seconds},
           {"made_by", cell.made_by}};
 }

@@ -51,7 +51,7 @@ class RowDumper {
     } else if constexpr (std::is_same_v<Field, std::optional<double>>) {
       target = value.has_value() ? number_to_json(*value) : Json();
     } else if constexpr (std::is_same_v<Field, std::optional<std::int64_t>>) {
-      target = value.has_value() ? Json(*value) : Json();
+      target = optional_json(value);
     } else if constexpr (std::is_same_v<Field, std::string>) {
       target = role == ColumnRole::kJson ? Json::parse(value) : Json(value);
       // An architecture's costs are predictions, so their seconds are results, not times.
