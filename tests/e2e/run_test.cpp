@@ -1,6 +1,8 @@
 // Whole runs from the outside: from the parent to the report, again, cleaned up, and without a
 // llama.cpp that works.
 #include <filesystem>
+#include <map>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -103,12 +105,18 @@ TEST(Run, GoesFromParentToReportAndThenHasNothingLeftToDo) {
   const Json evaluated = parse_json(repaired.out, "stdout").at("evaluations");
   EXPECT_TRUE(evaluated.contains("child-trained"));
   EXPECT_TRUE(evaluated.contains("child-repaired"));
+  const auto kl_of = [&evaluated](const char* model) {
+    return evaluated.at(model).at("held-out text").at("kl").at("value").get<double>();
+  };
   int repairs = 0;
   const RunDb db(folder / "run/run.db", RunDbMode::kRead);
   for (const StageRecord& record : db.stages()) {
     if (record.stage == "repair" && record.what == "child") {
       const Json detail = parse_json(record.detail_json, "run.db");
-      EXPECT_LE(detail.at("kl_after").get<double>(), detail.at("kl_before").get<double>());
+      const bool is_kept = detail.at("refitted").get<int>() > 0;
+      EXPECT_EQ(is_kept,
+                detail.at("kl_after").get<double>() < detail.at("kl_before").get<double>());
+      EXPECT_EQ(kl_of("child") != kl_of("child-trained"), is_kept);
       ++repairs;
     }
   }
@@ -186,6 +194,59 @@ TEST(Run, TheSearchSaysWhatItChose) {
   const ProgramResult parent = run_program(words);
   ASSERT_EQ(parent.exit_code, 0) << parent.err;
   EXPECT_THAT(parent.err, HasSubstr("the parent itself is within the budgets (parameters <= 2x)"));
+}
+
+// All but the parent's own halves of the child and of the next solutions, and far from all there
+// are.
+TEST(Run, WhatTheSearchChoosesIsScoredExactly) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path(), test::tiny_spec(6));
+  auto words = test::run_arguments("search", folder.path(), folder / "run");
+  test::add_settings(words, {"train_blocks=false", "score.exact_above=1000", "score.exact_share=1",
+                             "search.solutions=3", "compare=[]"});
+  const ProgramResult found = run_program(words);
+  ASSERT_EQ(found.exit_code, 0) << found.err;
+  EXPECT_THAT(found.err, HasSubstr("of the chosen variants are now scored exactly"));
+  const RunDb db(folder / "run/run.db", RunDbMode::kRead);
+  std::map<std::string, std::set<std::pair<std::int64_t, std::string>>> scored;
+  for (const ScoreRow& row : db.scores()) {
+    if (row.metric == "kl") {
+      scored[row.method].emplace(row.layer, row.block);
+    }
+  }
+  EXPECT_LT(scored["replace-one"].size(), scored["gradient"].size());
+  const BlockSpec own = test::tiny_spec(1).layers[0];
+  int checked = 0;
+  for (const ArchitectureRow& row : db.architectures()) {
+    for (std::size_t layer = 0; layer < row.blocks.size(); ++layer) {
+      const BlockSpec block = parse_block(row.blocks[layer]);
+      for (const BlockSpec& half :
+           {BlockSpec{block.attention, own.ffn}, BlockSpec{own.attention, block.ffn}}) {
+        if (half != own) {
+          EXPECT_TRUE(
+              scored["replace-one"].contains({static_cast<std::int64_t>(layer), half.name()}))
+              << row.name << " " << layer << " " << half.name();
+          ++checked;
+        }
+      }
+    }
+  }
+  EXPECT_GT(checked, 0);
+}
+
+TEST(Run, RepairRefitsOnTheTextAskedFor) {
+  const test::TempDir folder;
+  test::make_run_inputs(folder.path());
+  std::set<std::string> contents;
+  for (const std::string part : {"calibration", "train"}) {
+    auto words = test::run_arguments("repair", folder.path(), folder / "run");
+    test::add_settings(words, {"train_blocks=false", "train_child=false", "compare=[]",
+                               "repair.num_tokens=1024", "repair.part=" + part});
+    const ProgramResult repaired = run_program(words);
+    ASSERT_EQ(repaired.exit_code, 0) << repaired.err;
+    contents.insert(read_text_file(folder / "run/children/child/model.safetensors"));
+  }
+  EXPECT_EQ(contents.size(), 2U);
 }
 
 TEST(Run, CleanRemovesWhatAFinishedRunNoLongerNeedsAndNothingOfAnother) {

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "puzzle/base/error.h"
+#include "puzzle/report/estimate_figure.h"
 #include "puzzle/report/sections.h"
 
 namespace puzzle {
@@ -181,6 +183,45 @@ TEST(ReportData, ScoresOfMethodHybridSayHowManyAreExact) {
   EXPECT_NE(body.find("(hybrid: 1 of 4 variants scored exactly, here the estimates)"),
             std::string::npos);
   EXPECT_NE(body.find("(hybrid: the 1 of 4 variants scored exactly)"), std::string::npos);
+}
+
+TEST(ReportData, EstimatesAreShownBesideExactScores) {
+  ReportData data;
+  data.parent = ParentFacts{};
+  data.parent->blocks.assign(5, {AttentionSpec::gqa(2), FfnSpec::swiglu(64)});
+  const auto add = [&data](std::int64_t layer, const char* method, const char* metric,
+                           double value) {
+    data.scores.push_back({method, layer, "none/w64", method, metric, value, 0.01, 40});
+  };
+  // Exact 1 … 5. Combined: all in order, at 0.8; per sequence: 1 and 2 swapped, 1 - 6·2/(5·24) =
+  // 0.9, ratios 2, ½, 1, 1, 1; per token: reversed, ratios 5, 2, 1, ½, ⅕.
+  const std::vector<double> per_sequence = {2, 1, 3, 4, 5};
+  for (std::int64_t layer = 0; layer < 5; ++layer) {
+    EXPECT_EQ(score_section(data).body.find("Spearman"), std::string::npos) << layer;
+    const auto exact = static_cast<double>(layer + 1);
+    add(layer, "gradient", "kl", 0.8 * exact);
+    add(layer, "gradient", "kl_per_sequence", per_sequence[static_cast<std::size_t>(layer)]);
+    add(layer, "gradient", "kl_per_token", 6 - exact);
+    add(layer, "replace-one", "kl", exact);
+  }
+  const std::string body = score_section(data).body;
+  const auto row = [](const std::string& name, const std::string& spearman,
+                      const std::string& ratio) {
+    return name + R"(</th><td class="n">5</td><td class="n">)" + spearman +
+           R"(</td><td class="n">)" + ratio;
+  };
+  for (const std::string& expected :
+       {row("per sequence", "0.900", "1.00"), row("per token", "−1.00", "1.00"),
+        row("combined", "1.00", "0.800")}) {
+    EXPECT_NE(body.find(expected), std::string::npos) << expected << "\n" << body;
+  }
+}
+
+TEST(ReportData, RankCorrelationSharesRanksOfEqualValues) {
+  // Ranks 0, 1½, 1½, 3 and 0, 1, 2, 3: 4.5 / √(4.5 · 5).
+  EXPECT_NEAR(rank_correlation({1, 2, 2, 3}, {1, 2, 3, 4}), 4.5 / std::sqrt(4.5 * 5), 1e-12);
+  EXPECT_TRUE(std::isnan(rank_correlation({1, 1}, {1, 2})));
+  EXPECT_THROW((void)rank_correlation({1}, {1, 2}), Error);
 }
 
 TEST(ReportData, OurChildIsWhatItsStepsMadeOfIt) {

@@ -186,6 +186,18 @@ TEST(NestedStudent, ALibraryHoldsTheBetterOfBeforeAndAfterForEveryWidth) {
   }
 }
 
+TEST(NestedStudent, AStepTrainsAsManyWidthsAsAskedFor) {
+  std::set<double> losses;
+  for (const std::int64_t per_step : {2, 3, 8}) {  // of the three that there are
+    NestedRun run("paper");
+    DistillBlocksOptions options = nested_options();
+    options.widths_per_step = per_step;
+    (void)run.distill(options);
+    losses.insert(run.rows().at("0/ffn/w32").loss_after.value());
+  }
+  EXPECT_EQ(losses.size(), 2U);
+}
+
 TEST(NestedStudent, TrainingThatHelpsNothingLeavesTheStart) {
   NestedRun run;
   DistillBlocksOptions options = nested_options();

@@ -311,6 +311,23 @@ TEST(SearchMeasured, RoundsFindAChildOfTheirOwn) {
   EXPECT_EQ(result.found[0].method, "rounds");
 }
 
+TEST(SearchMeasured, RoundsReadTheTextAndDrawTheLabelsAskedFor) {
+  test::MeasuredRun run;
+  run.options.rounds = 2;
+  const auto estimated = [&run] {
+    (void)run.run();
+    return std::ranges::count(run.db.stages_of("search", RowSet::kAll), "changes around a child",
+                              &StageRecord::what);
+  };
+  const auto once = estimated();
+  EXPECT_EQ(estimated(), once) << "the same text and labels are not read again";
+  run.options.round_tokens = 16;
+  const auto twice = estimated();
+  EXPECT_GT(twice, once);
+  run.options.round_samples = 1;
+  EXPECT_GT(estimated(), twice);
+}
+
 TEST(SearchMeasured, AKilledSearchGoesOnWithTheSameBits) {
   test::MeasuredRun run;
   use_everything(run);

@@ -155,12 +155,8 @@ Json models_json(const RunDb& db) {
 Json throughput_json(const RunDb& db) {
   Json throughput = Json::object();
   for (const ThroughputRow& row : run_throughput(db)) {
-    throughput[row.model] = {
-        {"engine", row.engine},
-        {"prefill_s", optional_json(row.measured_prefill_s)},
-        {"generation_tokens_per_s", optional_json(row.measured_generation_per_s)},
-        {"predicted_prefill_s", optional_json(row.predicted_prefill_s)},
-        {"predicted_generation_tokens_per_s", optional_json(row.predicted_generation_per_s)}};
+    throughput[row.model] = timed_json(row);
+    throughput[row.model]["engine"] = row.engine;
   }
   return throughput;
 }

@@ -18,13 +18,11 @@ std::string change(std::optional<double> a, std::optional<double> b) {
   return a && b.value_or(0.0) > 0.0 ? format_change(*a / *b) : "–";
 }
 
-Json timed_json(const ThroughputRow& row) {
-  return {{"prefill_s", optional_json(row.measured_prefill_s)},
-          {"generation_tokens_per_s", optional_json(row.measured_generation_per_s)},
-          {"total_s", measured_total_s(row)},
-          {"predicted_prefill_s", optional_json(row.predicted_prefill_s)},
-          {"predicted_generation_tokens_per_s", optional_json(row.predicted_generation_per_s)},
-          {"samples", row.samples}};
+Json workload_json(const ThroughputRow& row) {
+  Json json = timed_json(row);
+  json["total_s"] = measured_total_s(row);
+  json["samples"] = row.samples;
+  return json;
 }
 
 }  // namespace
@@ -57,11 +55,18 @@ Json scenario_table_json(const std::vector<ThroughputRow>& rows) {
     table.push_back({{"batch", pair.model->batch},
                      {"prompt_tokens", pair.model->prompt_tokens},
                      {"generated_tokens", pair.model->generated_tokens},
-                     {"parent", timed_json(*pair.parent)},
-                     {"child", timed_json(*pair.model)},
+                     {"parent", workload_json(*pair.parent)},
+                     {"child", workload_json(*pair.model)},
                      {"speed_up", measured_total_s(*pair.parent) / measured_total_s(*pair.model)}});
   }
   return table;
+}
+
+Json timed_json(const ThroughputRow& row) {
+  return {{"prefill_s", optional_json(row.measured_prefill_s)},
+          {"generation_tokens_per_s", optional_json(row.measured_generation_per_s)},
+          {"predicted_prefill_s", optional_json(row.predicted_prefill_s)},
+          {"predicted_generation_tokens_per_s", optional_json(row.predicted_generation_per_s)}};
 }
 
 }  // namespace puzzle

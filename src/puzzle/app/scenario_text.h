@@ -16,4 +16,8 @@ namespace puzzle {
 // [{"batch", "prompt_tokens", "generated_tokens", "parent": {…}, "child": {…}}, …]
 [[nodiscard]] nlohmann::json scenario_table_json(const std::vector<ThroughputRow>& rows);
 
+// {"prefill_s", "generation_tokens_per_s", "predicted_prefill_s",
+// "predicted_generation_tokens_per_s"}, null where it is not known.
+[[nodiscard]] nlohmann::json timed_json(const ThroughputRow& row);
+
 }  // namespace puzzle

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "puzzle/report/estimate_figure.h"
 #include "puzzle/report/number.h"
 #include "puzzle/report/sections.h"
 
@@ -224,6 +225,7 @@ PageSection score_section(const ReportData& data) {
                                               pairs_text(table.num_pairs))));
     add_score_numbers(out, data, table);
   }
+  add_estimate_figure(out, data);
   section.body = out.str();
   return section;
 }

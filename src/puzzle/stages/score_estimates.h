@@ -18,8 +18,8 @@ struct SecondOrderEstimates {
 // first raised by the mean log ratio of the two, and then the two are averaged in the logarithm,
 // each with the inverse of its variance: the relative standard error squared, and for the per-token
 // one also the variance between candidates of that factor, as far as it is more than noise
-// explains. With the larger standard error of the two weighted. A value that is not positive takes
-// the other.
+// explains. The relative standard errors are averaged by the same weights, as if the two erred
+// together. A value that is not positive takes the other.
 [[nodiscard]] std::vector<ScoreValue> combine_estimates(
     const std::vector<SecondOrderEstimates>& candidates);
 
