@@ -28,6 +28,9 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tools"))
+from make_questions import made_choices, write_lines  # noqa: E402
+
 MISSING = 77
 WINDOW = 256
 # Of one log-likelihood, in nats: fp32 sums in another order. Two choices closer than this may change places.
@@ -37,7 +40,6 @@ PERPLEXITY = 1e-3  # relative
 LLAMA_CPP = 5e-4  # nats per token, for F32 files
 TASKS = ("blimp", "multiple_choice")  # bench/lm_eval_tasks/TASK.yaml
 TASK_FILE = "FILE.jsonl"  # as these call it
-CONTEXT_WORDS, CHOICE_WORDS, NUM_CHOICES = 24, 6, 4  # of the multiple-choice set that is made of the text
 
 RECIPE = """
 model: {parent}
@@ -102,22 +104,6 @@ def parse_arguments():
     parser.add_argument("--tokens", type=int, default=8192, help="of the text, for transformers")
     parser.add_argument("--llama-tokens", type=int, default=1024, help="of the text, for llama.cpp")
     return parser.parse_args()
-
-
-def write_lines(path, values):
-    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
-
-
-def made_choices(text, count):
-    """Which of four continuations is a paragraph's own."""
-    words = [line.split() for line in text.splitlines() if line.isascii()]
-    paragraphs = [line for line in words if len(line) >= CONTEXT_WORDS + CHOICE_WORDS][:count]
-    ends = [" ".join(line[CONTEXT_WORDS:CONTEXT_WORDS + CHOICE_WORDS]) for line in paragraphs]
-    for i, line in enumerate(paragraphs):
-        choices = [ends[(i + k) % len(ends)] for k in range(NUM_CHOICES)]
-        answer = i % NUM_CHOICES
-        choices[0], choices[answer] = choices[answer], choices[0]
-        yield {"context": " ".join(line[:CONTEXT_WORDS]), "choices": choices, "answer": answer}
 
 
 def write_inputs(options):
