@@ -329,7 +329,8 @@ std::optional<DistillChildResult> finished_result(RunContext& context, const std
 void DistillChildOptions::visit(OptionList& list) {
   const Range<double> weight{0.0, 1e6};
   list.add("num_tokens", num_tokens, Range<std::int64_t>{1, std::int64_t{1} << 50},
-           "Training tokens; rounded down to whole steps, at least one.");
+           "Training tokens; rounded down to whole steps, at least one. Less than a hundred steps "
+           "want a smaller learning_rate, such as 1e-4.");
   list.add("batch_windows", batch_windows, Range<std::int64_t>{1, 1 << 20},
            "Windows per optimiser step, all processes together.");
   list.add("micro_windows", micro_windows, Range<std::int64_t>{1, 1 << 20},
