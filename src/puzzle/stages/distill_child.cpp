@@ -136,7 +136,7 @@ class DistillLoop {
   [[nodiscard]] std::filesystem::path state_file() const { return folder_ / "state.safetensors"; }
 
   // Every rank saves and stops at the same steps, or collectives would part.
-  bool save_is_due(const Stopwatch& watch) const {
+  [[nodiscard]] bool save_is_due(const Stopwatch& watch) const {
     const double mine = watch.seconds() >= options_.save_every_s ? 1.0 : 0.0;
     return context_.communicator.all_reduce_max(mine) > 0.0;
   }

@@ -79,8 +79,10 @@ class Exporter {
     }
   }
 
-  fs::path gguf_path() const { return context_.folder / "exports" / (input_.name + ".gguf"); }
-  fs::path folder_of(const HfFormat& format) const {
+  [[nodiscard]] fs::path gguf_path() const {
+    return context_.folder / "exports" / (input_.name + ".gguf");
+  }
+  [[nodiscard]] fs::path folder_of(const HfFormat& format) const {
     return context_.folder / "exports" / fmt::format("{}-{}", input_.name, format.name);
   }
 
@@ -126,7 +128,7 @@ class Exporter {
   }
 
  private:
-  std::string key_of(const std::string& format, const std::string& types) const {
+  [[nodiscard]] std::string key_of(const std::string& format, const std::string& types) const {
     KeyBuilder key;
     key.add("stage", "export").add("version", kExportVersion).add("parent", parent_.key);
     key.add("child", input_.key).add("name", input_.name).add("license", input_.license);
@@ -150,7 +152,7 @@ class Exporter {
     return key.key();
   }
 
-  ModelCard card_of(const WeightTypes& types) const {
+  [[nodiscard]] ModelCard card_of(const WeightTypes& types) const {
     return {.name = input_.name,
             .license = input_.license,
             .parent = parent_.weights.spec,
