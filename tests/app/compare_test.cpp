@@ -112,6 +112,7 @@ TEST(Compare, TheProjectsGridsAreSound) {
       ++cells;
       // Of one's own; the file says where.
       recipe.evaluate.questions.minimal_pairs.clear();
+      recipe.evaluate.questions.multiple_choice.clear();
       recipe.score.questions.minimal_pairs = {entry.path().string()};
       if (recipe.score.method != "downstream") {
         recipe.score.questions.minimal_pairs.clear();

@@ -119,7 +119,7 @@ TEST(Launch, NamesTheSignalThatKilledARank) {
   testing::internal::CaptureStderr();
   const auto start = std::chrono::steady_clock::now();
   EXPECT_PUZZLE_ERROR(
-      (void)launch(shell_options("if test $RANK = 1; then kill -9 $$; fi; sleep 30; echo late", 2)),
+      (void)launch(shell_options("if test $RANK = 1; then kill -9 $$; fi; exec sleep 30", 2)),
       ErrorKind::kPeer, "was killed by signal 9 (Killed)");
   EXPECT_LT(seconds_since(start), 5.0);
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");

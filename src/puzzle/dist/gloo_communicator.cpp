@@ -223,6 +223,8 @@ void GlooCommunicator::connect(const LauncherEnvironment& environment) {
     group_options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
   }
   group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, rank_, size_, group_options);
+  // A rank that ended now would break the connections that others are still making.
+  group_->barrier()->wait();
 }
 
 void GlooCommunicator::fail_peer(const std::string& what, const std::exception& error,
