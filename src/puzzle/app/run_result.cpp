@@ -155,8 +155,8 @@ Json models_json(const RunDb& db) {
 Json throughput_json(const RunDb& db) {
   Json throughput = Json::object();
   for (const ThroughputRow& row : run_throughput(db)) {
-    throughput[row.model] = timed_json(row);
-    throughput[row.model]["engine"] = row.engine;
+    Json& timed = throughput[row.model] = timed_json(row);
+    timed["engine"] = row.engine;
   }
   return throughput;
 }

@@ -17,7 +17,7 @@
 namespace puzzle {
 namespace {
 
-using BlockScores = std::map<std::pair<std::int64_t, std::string>, ScoreRow>;
+using BlockScores = std::map<std::pair<std::int64_t, std::string>, double>;
 
 struct Compared {
   std::string name;
@@ -30,7 +30,7 @@ BlockScores scores_of(const ReportData& data, const std::string& method,
   BlockScores scores;
   for (const ScoreRow& row : data.scores) {
     if (row.method == method && row.metric == metric) {
-      scores.emplace(std::pair{row.layer, row.block}, row);
+      scores.emplace(std::pair{row.layer, row.block}, row.value);
     }
   }
   return scores;
@@ -47,8 +47,8 @@ std::vector<Compared> compared_estimators(const ReportData& data) {
     for (const auto& [block, score] : exact) {
       const auto found = estimates.find(block);
       if (found != estimates.end()) {
-        compared.exact.push_back(score.value);
-        compared.estimated.push_back(found->second.value);
+        compared.exact.push_back(score);
+        compared.estimated.push_back(found->second);
       }
     }
   }
